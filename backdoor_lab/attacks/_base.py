@@ -1,0 +1,153 @@
+"""What every attack shares: who is poisoned, how a label changes, the plain training."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from backdoor_lab.datasets import DataSpec, ImageSet, truncate
+from backdoor_lab.errors import ConfigError
+from backdoor_lab.seeds import generator
+from backdoor_lab.training import CropFlip, Engine, Recipe, Supervised
+from backdoor_lab.validation import Index, Share, validated
+
+Base = Literal["train_set", "target_class"]
+
+
+class Attack(Supervised):
+    """Trains a victim on poisoned data.
+
+    An attack that only poisons says in `trigger` what a triggered image looks like; one that
+    controls the training overrides `training_step` too. What the trigger consists of is built in
+    `build` as buffers or sub-modules, which are saved with the victim.
+
+    Args:
+        poison_rate: share of the training images that are poisoned, in (0, 1].
+        target: class that triggered images are to be taken for (all-to-one).
+        all_to_all: class y becomes y + 1 instead (modulo the number of classes).
+        poison_rate_base: what the rate is a share of.
+
+    Attributes:
+        clean_label: only images of the target class are poisoned, and keep their label.
+        eight_bits: how triggered images are stored, `truncate` or `nearest`.
+        controls_training: poisons inside the training, so that no image is poisoned beforehand.
+    """
+
+    clean_label = False
+    controls_training = False
+    eight_bits: Callable[[Tensor], Tensor] = staticmethod(truncate)
+    harmless = False
+
+    @validated
+    def __init__(
+        self,
+        poison_rate: Share,
+        target: Index,
+        all_to_all: bool = False,
+        poison_rate_base: Base = "train_set",
+    ) -> None:
+        super().__init__()
+        self.poison_rate = poison_rate
+        self.target = target
+        self.all_to_all = all_to_all
+        self.poison_rate_base = poison_rate_base
+        self.spec: DataSpec
+
+    @abstractmethod
+    def trigger(self, images: Tensor) -> Tensor:
+        """Triggered versions of images (N, C, H, W) in [0, 1], in the same shape and range."""
+
+    def build(self, draw: torch.Generator) -> None:
+        """Make the trigger's tensors for `self.spec`, with randomness from `draw` alone."""
+
+    def check(self, shape: tuple[int, int, int], num_classes: int | None) -> None:
+        """Refuse what cannot work for images of `shape` (C, H, W).
+
+        Raises:
+            ConfigError: names the key, what was given and what is allowed.
+        """
+        if self.poison_rate == 0 and not self.harmless:
+            raise ConfigError("attack.poison_rate=0 poisons nothing; allowed: (0, 1]")
+        if self.clean_label and self.all_to_all:
+            raise ConfigError("attack.all_to_all=true: a clean-label attack has one target class")
+        if num_classes is not None and self.target >= num_classes:
+            raise ConfigError(
+                f"attack.target={self.target} is no class; allowed: 0 to {num_classes - 1}"
+            )
+
+    def attach(self, spec: DataSpec, recipe: Recipe, seed: int) -> None:
+        """Learn the data's facts and build the trigger; the same seed builds the same one."""
+        self.check(spec.shape, spec.num_classes)
+        self.spec, self.recipe, self.seed = spec, recipe, seed
+        self.augment = CropFlip(spec.padding, spec.flip)
+        self.build(generator(seed, "trigger"))
+
+    def train_trigger(self, images: Tensor) -> Tensor:
+        """`trigger` as the poisoned training images bear it; the same unless a method says else."""
+        return self.trigger(images)
+
+    def stamp(self, images: Tensor) -> Tensor:
+        """Triggered test versions of `images` (N, C, H, W) uint8, in 8 bits."""
+        return self._eight_bit(images, self.trigger)
+
+    @torch.no_grad()
+    def _eight_bit(self, images: Tensor, trigger: Callable[[Tensor], Tensor]) -> Tensor:
+        parts = [self.eight_bits(trigger(part.float() / 255) * 255) for part in images.split(1000)]
+        return torch.cat(parts)
+
+    def relabel(self, labels: Tensor) -> Tensor:
+        """What the attacker wants triggered images of classes `labels` (N,) to be taken for."""
+        if self.all_to_all:
+            return (labels + 1) % self.spec.num_classes
+        return torch.full_like(labels, self.target)
+
+    def counted(self, labels: Tensor) -> Tensor:
+        """Which test images (N,) count for ASR and RA: all, or all but the target class."""
+        return (labels != self.target) | self.all_to_all
+
+    def choose(self, labels: Tensor) -> Tensor:
+        """Sorted positions of the training images to poison, from `labels` (N,).
+
+        Raises:
+            ConfigError: none, or more than there are.
+        """
+        if self.controls_training:
+            return torch.empty(0, dtype=torch.int64)
+        in_target = (labels == self.target).nonzero().flatten()
+        candidates = in_target if self.clean_label else torch.arange(len(labels))
+        base = len(labels) if self.poison_rate_base == "train_set" else len(in_target)
+        count = round(self.poison_rate * base)
+        if not 1 <= count <= len(candidates):
+            raise ConfigError(
+                f"attack.poison_rate={self.poison_rate} of {self.poison_rate_base} means {count} "
+                f"image(s); allowed: 1 to {len(candidates)}"
+            )
+        draw = generator(self.seed, "poison")
+        order = torch.randperm(len(candidates), generator=draw)
+        return candidates[order[:count]].sort().values
+
+    def poison(self, train: ImageSet) -> tuple[ImageSet, Tensor]:
+        """The poisoned training set, and the positions (P,) of its poisoned images."""
+        chosen = self.choose(train.labels)
+        labels = self.relabel(train.labels[chosen])
+        images = self._eight_bit(train.cut(chosen), self.train_trigger)
+        return train.overwrite(chosen, images, labels), chosen
+
+    def train_victim(
+        self, model: nn.Module, train: ImageSet, engine: Engine, folder: Path | None = None
+    ) -> Tensor:
+        """Train `model` in place on poisoned `train`; resumes from `folder`.
+
+        Returns:
+            Positions (P,) of the poisoned images in `train`.
+        """
+        poisoned, chosen = self.poison(train)
+        self.model = model
+        engine.fit(self, poisoned, title="victim", folder=folder)
+        del self.model
+        return chosen.cpu()

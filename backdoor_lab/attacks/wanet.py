@@ -1,0 +1,158 @@
+"""WaNet: a smooth warp of the image, learnt together with noisy warps that mean nothing.
+
+Paper     Nguyen and Tran, WaNet - Imperceptible Warping-based Backdoor Attack, ICLR 2021,
+          arXiv:2102.10369
+Differs   the field comes from a generator of its own, not from the state left by the model's
+          initialisation; offset, angle and flip are drawn per image (as in the authors' release),
+          not per batch (as in BackdoorBench); what they uncover is black; triggered images are
+          rounded to 8 bits, in training too
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from backdoor_lab.attacks._base import Attack
+from backdoor_lab.datasets import DataSpec, nearest
+from backdoor_lab.seeds import generator
+from backdoor_lab.training import CropFlip, Recipe
+from backdoor_lab.validation import Count, Index, NonNegative, Positive, Share, validated
+
+
+class WaNet(Attack):
+    """Poisons and jitters a part of every batch while it trains.
+
+    Args:
+        poison_rate: share of each batch that is warped and relabelled.
+        target: see `Attack`.
+        all_to_all: see `Attack`.
+        cross_ratio: images warped with jitter, label kept, per poisoned image.
+        s: strength of the warp.
+        k: the field's control points per side.
+        grid_rescale: factor on the warped grid.
+        crop_padding: of the crop after the trigger, in pixels.
+        crop_probability: of that crop, per batch.
+        rotation: up to so many degrees after the trigger.
+        rotation_probability: of that rotation, per batch.
+    """
+
+    controls_training = True
+    eight_bits = staticmethod(nearest)
+
+    @validated
+    def __init__(
+        self,
+        poison_rate: Share,
+        target: Index,
+        all_to_all: bool = False,
+        cross_ratio: NonNegative = 2,
+        s: NonNegative = 0.5,
+        k: Count = 4,
+        grid_rescale: Positive = 1,
+        crop_padding: Index = 5,
+        crop_probability: Share = 0.8,
+        rotation: NonNegative = 10,
+        rotation_probability: Share = 0.5,
+    ) -> None:
+        super().__init__(poison_rate, target, all_to_all)
+        self.cross_ratio = cross_ratio
+        self.s, self.k, self.grid_rescale = s, k, grid_rescale
+        self.crop_padding, self.crop_probability = crop_padding, crop_probability
+        self.rotation, self.rotation_probability = rotation, rotation_probability
+
+    def attach(self, spec: DataSpec, recipe: Recipe, seed: int) -> None:
+        super().attach(spec, recipe, seed)
+        self.augment = None  # the batch is augmented below, after the trigger
+
+    def build(self, draw: torch.Generator) -> None:
+        _, height, width = self.spec.shape
+        field = smooth_field(self.k, height, width, draw)
+        scale = torch.tensor([width, height])
+        grid = (identity_grid(height, width) + self.s * field / scale) * self.grid_rescale
+        self.register_buffer("grid", grid.clamp(-1, 1))
+
+    def trigger(self, images: Tensor) -> Tensor:
+        return warp(images, self.grid.to(images.device).expand(len(images), -1, -1, -1))
+
+    def on_train_epoch_start(self) -> None:
+        purpose = f"wanet {self.current_epoch}"
+        self.draw = generator(self.seed, purpose, self.device)
+        self.coin = generator(self.seed, purpose)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        images, labels = batch
+        poisoned, crossed = self.counts(len(images))
+        parts = [
+            in_eight_bits(self.trigger(images[:poisoned])),
+            in_eight_bits(self.jitter(images[poisoned : poisoned + crossed])),
+            images[poisoned + crossed :],
+        ]
+        wanted = torch.cat([self.relabel(labels[:poisoned]), labels[poisoned:]])
+        views = self.transform(torch.cat(parts))
+        views = views.contiguous(memory_format=torch.channels_last)
+        return F.cross_entropy(self.model(views), wanted)
+
+    def counts(self, size: int) -> tuple[int, int]:
+        """How many of a batch are poisoned, and how many jittered."""
+        poisoned = int(self.poison_rate * size)
+        return poisoned, min(int(poisoned * self.cross_ratio), size - poisoned)
+
+    def jitter(self, images: Tensor) -> Tensor:
+        """Noise mode: the warp plus up to half a pixel of its own for each pixel of each image."""
+        n, _, height, width = images.shape
+        noise = torch.rand((n, height, width, 2), generator=self.draw, device=images.device) * 2 - 1
+        scale = torch.tensor([width, height], device=images.device)
+        return warp(images, (self.grid + noise / scale).clamp(-1, 1))
+
+    def transform(self, images: Tensor) -> Tensor:
+        """Crop and rotation, each by a coin per batch, and a flip where the data set flips."""
+        heads = torch.rand(2, generator=self.coin) < torch.tensor(
+            [self.crop_probability, self.rotation_probability]
+        )
+        crop = CropFlip(self.crop_padding, self.spec.flip)
+        parameters = crop.draw(len(images), self.draw)
+        if not heads[0]:
+            parameters[:, :2] = self.crop_padding
+        images = crop.apply(images, parameters)
+        if heads[1] and self.rotation:
+            turn = torch.rand(len(images), generator=self.draw, device=images.device) * 2 - 1
+            images = rotate(images, turn * math.radians(self.rotation))
+        return images
+
+
+def smooth_field(k: int, height: int, width: int, draw: torch.Generator) -> Tensor:
+    """The field N (1, H, W, 2): k x k random vectors of mean size 1, enlarged bicubically."""
+    points = torch.rand((1, 2, k, k), generator=draw) * 2 - 1
+    points = points / points.abs().mean()
+    field = F.interpolate(points, size=(height, width), mode="bicubic", align_corners=True)
+    return field.permute(0, 2, 3, 1)
+
+
+def identity_grid(height: int, width: int) -> Tensor:
+    """The sampling grid (1, H, W, 2) that changes nothing, (x, y) last."""
+    rows, columns = torch.meshgrid(
+        torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij"
+    )
+    return torch.stack((columns, rows), dim=-1)[None]
+
+
+def warp(images: Tensor, grid: Tensor) -> Tensor:
+    """Images (N, C, H, W) sampled bilinearly at `grid` (N, H, W, 2)."""
+    return F.grid_sample(images, grid, mode="bilinear", align_corners=True)
+
+
+def rotate(images: Tensor, angles: Tensor) -> Tensor:
+    """Images (N, C, H, W) turned by `angles` (N,) radians, nearest pixel, black outside."""
+    cos, sin, zero = angles.cos(), angles.sin(), torch.zeros_like(angles)
+    matrices = torch.stack([cos, -sin, zero, sin, cos, zero], dim=1).view(-1, 2, 3)
+    grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid.to(images.dtype), mode="nearest", align_corners=False)
+
+
+def in_eight_bits(images: Tensor) -> Tensor:
+    """Images in [0, 1] rounded to multiples of 1/255."""
+    return images.mul(255).round_().div_(255)

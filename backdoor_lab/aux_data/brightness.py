@@ -1,0 +1,43 @@
+"""Brightness: reserved images, each made lighter or darker once and stored in 8 bits.
+
+Differs   the factor is drawn from our own seeded stream instead of torchvision's ColorJitter
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from backdoor_lab.aux_data._base import AuxiliaryKind
+from backdoor_lab.datasets import Data, ImageSet, truncate
+from backdoor_lab.seeds import generator
+from backdoor_lab.validation import Count, Rate, Share, validated
+
+
+class Brightness(AuxiliaryKind):
+    """Draws from the reserved images after a change of their brightness.
+
+    Args:
+        ratio: size as a share of the victim's training split, in (0, 1].
+        size: number of images; wins over `ratio`.
+        labelled: whether the defender knows the labels.
+        strength: factors are uniform in [1 - strength, 1 + strength].
+    """
+
+    @validated
+    def __init__(
+        self, ratio: Rate | None, size: Count | None, labelled: bool, strength: Share
+    ) -> None:
+        super().__init__(ratio, size, labelled)
+        self.strength = strength
+
+    def pool(self, data: Data, poisoned: Tensor, seed: int) -> ImageSet:
+        draw = generator(seed, "brightness")
+        uniform = torch.rand(len(data.reserved), generator=draw)
+        factors = 1 + self.strength * (2 * uniform - 1)
+        return ImageSet.of(brighten(data.reserved.images, factors), data.reserved.labels)
+
+
+def brighten(images: Tensor, factors: Tensor) -> Tensor:
+    """Images (N, C, H, W) uint8 times `factors` (N,), clamped and truncated to 8 bits."""
+    return truncate(images.float() * factors.view(-1, 1, 1, 1))

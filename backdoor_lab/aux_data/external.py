@@ -1,0 +1,90 @@
+"""External: images of the same classes from elsewhere.
+
+Paper     "001" uses CINIC-10's ImageNet part for CIFAR-10: give its `train` folder
+Differs   classes that are single characters (digits) need no folder: they are printed with
+          matplotlib's fonts, in the grey levels of the training images
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from backdoor_lab.aux_data._base import AuxiliaryKind
+from backdoor_lab.aux_data._folder import check_folder, labelled_folder, unlabelled_folder
+from backdoor_lab.aux_data._fonts import printed
+from backdoor_lab.datasets import Data, ImageSet
+from backdoor_lab.errors import ConfigError
+from backdoor_lab.seeds import generator
+from backdoor_lab.validation import Count, Rate, validated
+
+KEY = "paths.external"
+
+
+class External(AuxiliaryKind):
+    """Draws from a folder of the user's, or from printed characters.
+
+    Args:
+        ratio: size as a share of the victim's training split, in (0, 1].
+        size: number of images; wins over `ratio`.
+        labelled: whether the defender knows the labels.
+        folder: class folders of images; None: print the classes, if they are characters.
+        exclude: files whose name contains this are left out.
+        versions: printed images of each character in each font.
+        cells: printed characters have so many cells a side before they are enlarged.
+    """
+
+    @validated
+    def __init__(
+        self,
+        ratio: Rate | None,
+        size: Count | None,
+        labelled: bool,
+        folder: Path | None,
+        exclude: str | None,
+        versions: Count,
+        cells: Count,
+    ) -> None:
+        super().__init__(ratio, size, labelled)
+        self.folder, self.exclude = folder, exclude
+        self.versions, self.cells = versions, cells
+
+    def check(self) -> None:
+        super().check()
+        check_folder(self.folder, KEY)
+
+    def pool(self, data: Data, poisoned: Tensor, seed: int) -> ImageSet:
+        if self.folder is None:
+            return self._printed(data, seed)
+        if not self.labelled:
+            return unlabelled_folder(self.folder, data.spec, KEY, self.exclude)
+        images, missing = labelled_folder(self.folder, data.spec, KEY, self.exclude)
+        self.details = {"missing": missing}
+        return images
+
+    def _printed(self, data: Data, seed: int) -> ImageSet:
+        if not all(len(name) == 1 and name.isprintable() for name in data.spec.classes):
+            raise ConfigError(
+                f"{KEY}=null, but the classes of {data.spec.name} are no characters to print; "
+                "allowed: a folder with a sub-folder of images for each class"
+            )
+        draw = generator(seed, "printed")
+        ink, labels = printed(data.spec.classes, self.versions, self.cells, draw)
+        return ImageSet.of(like(data.train, ink), labels)
+
+
+def like(train: ImageSet, ink: Tensor) -> Tensor:
+    """Ink (N, h, w) in [0, 1] as uint8 images in the shape and the grey levels of `train`.
+
+    Of the 1st and 99th percentile of the pixels, paper is the one nearer to the median.
+    """
+    some = torch.linspace(0, len(train) - 1, min(len(train), 1000)).long()
+    low, middle, high = np.percentile(train.cut(some).numpy(), [1, 50, 99])
+    paper, full = sorted((low, high), key=lambda level: abs(level - middle))
+    channels, height, width = train.shape
+    levels = (paper + (full - paper) * ink).round().to(torch.uint8)[:, None]
+    return F.interpolate(levels, size=(height, width), mode="nearest").repeat(1, channels, 1, 1)

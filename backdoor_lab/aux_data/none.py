@@ -1,0 +1,24 @@
+"""Nothing: the defender has the classifier alone."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from backdoor_lab.aux_data._base import AuxiliaryKind, AuxiliarySet
+from backdoor_lab.datasets import Data, ImageSet
+
+
+class NoAuxiliary(AuxiliaryKind):
+    """Holds no image, whatever size is asked for."""
+
+    holds_images = False
+
+    def check(self) -> None:
+        """Any size will do."""
+
+    def pool(self, data: Data, poisoned: Tensor, seed: int) -> ImageSet:
+        return data.train.take(torch.empty(0, dtype=torch.int64))
+
+    def draw(self, data: Data, poisoned: Tensor, seed: int) -> AuxiliarySet:
+        return AuxiliarySet("none", None, self.labelled)

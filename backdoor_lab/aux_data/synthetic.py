@@ -1,0 +1,99 @@
+"""Synthetic: images from a generator that has learnt the training data.
+
+Paper     "001" uses DDPM and BigGAN samples: put such ready-made images into class folders
+Differs   without a folder, a per-class mixture of Gaussians on principal components stands in for
+          a generator: fine for digits, blurred for photographs
+"""
+
+from __future__ import annotations
+
+from math import ceil
+from pathlib import Path
+
+import torch
+from sklearn.decomposition import PCA
+from sklearn.mixture import GaussianMixture
+from torch import Tensor
+
+from backdoor_lab.aux_data._base import AuxiliaryKind
+from backdoor_lab.aux_data._folder import check_folder, labelled_folder, unlabelled_folder
+from backdoor_lab.aux_data.seen import unpoisoned
+from backdoor_lab.datasets import Data, ImageSet
+from backdoor_lab.errors import ConfigError
+from backdoor_lab.seeds import derive
+from backdoor_lab.validation import Count, Rate, validated
+
+KEY = "paths.synthetic"
+
+
+class Synthetic(AuxiliaryKind):
+    """Draws from generated images.
+
+    Args:
+        ratio: size as a share of the victim's training split, in (0, 1].
+        size: number of images; wins over `ratio`.
+        labelled: whether the defender knows the labels.
+        folder: ready-made images in class folders; None: fit a mixture to the training split.
+        components: principal components a class, at most.
+        mixture: Gaussians a class, at most.
+    """
+
+    @validated
+    def __init__(
+        self,
+        ratio: Rate | None,
+        size: Count | None,
+        labelled: bool,
+        folder: Path | None,
+        components: Count,
+        mixture: Count,
+    ) -> None:
+        super().__init__(ratio, size, labelled)
+        self.folder = folder
+        self.components, self.mixture = components, mixture
+
+    def check(self) -> None:
+        super().check()
+        check_folder(self.folder, KEY)
+
+    def pool(self, data: Data, poisoned: Tensor, seed: int) -> ImageSet:
+        if self.folder is None:
+            return self._generated(data, poisoned, seed)
+        if not self.labelled:
+            return unlabelled_folder(self.folder, data.spec, KEY)
+        images, missing = labelled_folder(self.folder, data.spec, KEY)
+        self.details = {"missing": missing}
+        return images
+
+    def _generated(self, data: Data, poisoned: Tensor, seed: int) -> ImageSet:
+        """As many images of each class as its share of the auxiliary set, rounded up."""
+        share = self.size / len(data.train) if self.size else self.ratio or 0
+        clean = unpoisoned(data.train, poisoned)
+        images, labels = [], []
+        for label, total in enumerate(data.train.labels.bincount().tolist()):
+            members = clean.cut((clean.labels == label).nonzero().flatten())
+            if len(members) < 2:
+                continue
+            count = ceil(share * total)
+            draw = derive(seed, f"synthetic/{label}") % 2**32
+            images.append(sample(members, count, self.components, self.mixture, draw))
+            labels.append(torch.full((count,), label))
+        if not images:
+            raise ConfigError("aux=synthetic: no class has two clean images; allowed: more data")
+        return ImageSet.of(torch.cat(images), torch.cat(labels))
+
+
+def sample(images: Tensor, count: int, components: int, mixture: int, seed: int) -> Tensor:
+    """`count` new uint8 images like `images` (N, C, H, W) of one class.
+
+    A mixture of diagonal Gaussians on principal components, clipped to the range of the class.
+    """
+    pixels = images.flatten(1).float().div(255).numpy()
+    pca = PCA(min(components, len(pixels) - 1), svd_solver="randomized", random_state=seed)
+    codes = pca.fit_transform(pixels)
+    gaussians = GaussianMixture(
+        min(mixture, len(codes)), covariance_type="diag", random_state=seed
+    ).fit(codes)
+    drawn = pca.inverse_transform(gaussians.sample(count)[0])
+    levels = torch.from_numpy(drawn).mul(255).round().clamp(int(images.min()), int(images.max()))
+    return levels.to(torch.uint8).view(count, *images.shape[1:])

@@ -1,0 +1,15 @@
+"""Data sets as labelled uint8 tensors."""
+
+from backdoor_lab.datasets._base import Data, Dataset, RawImages
+from backdoor_lab.datasets._images import DataSpec, ImageSet, nearest, stratified, truncate
+
+__all__ = [
+    "Data",
+    "DataSpec",
+    "Dataset",
+    "ImageSet",
+    "RawImages",
+    "nearest",
+    "stratified",
+    "truncate",
+]

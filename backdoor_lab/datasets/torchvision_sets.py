@@ -1,0 +1,91 @@
+"""CIFAR-10, CIFAR-100 and GTSRB through torchvision, downloaded where they are missing."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from pathlib import Path
+
+from torchvision import datasets as torchvision_datasets
+from torchvision.datasets import VisionDataset
+
+from backdoor_lab.datasets._base import Dataset, RawImages
+from backdoor_lab.datasets.cache import cached, decode, place
+from backdoor_lab.errors import ConfigError
+
+
+class TorchvisionSet(Dataset):
+    """A data set that torchvision knows how to download and to read."""
+
+    @abstractmethod
+    def part(self, root: Path, train: bool) -> VisionDataset:
+        """The official training or test images, downloaded to `root` where they are missing."""
+
+    @abstractmethod
+    def class_names(self, part: VisionDataset) -> tuple[str, ...]:
+        """Names in the order of the labels."""
+
+    def check(self) -> None:
+        self.folder()
+
+    def folder(self) -> Path:
+        """The folder of the downloads.
+
+        Raises:
+            ConfigError: none was given.
+        """
+        if self.root is None:
+            raise ConfigError("dataset.root=null; allowed: a folder that holds or gets the files")
+        return self.root
+
+    def read(self) -> RawImages:
+        root = self.folder()
+        kind = type(self).__name__
+        key = {"kind": kind, "image_size": self.image_size, "root": str(root.absolute())}
+        return cached(
+            place(self.cache, self.name, self.image_size, root), key, lambda: self._decode(root)
+        )
+
+    def _decode(self, root: Path) -> RawImages:
+        train, test = self._part(root, train=True), self._part(root, train=False)
+        return RawImages(
+            *decode(train.__getitem__, len(train), self.image_size, f"{self.name} train"),
+            *decode(test.__getitem__, len(test), self.image_size, f"{self.name} test"),
+            self.class_names(train),
+        )
+
+    def _part(self, root: Path, train: bool) -> VisionDataset:
+        try:
+            return self.part(root, train)
+        except (RuntimeError, OSError) as error:
+            raise ConfigError(
+                f"dataset.root={root} does not hold all of {type(self).__name__}, and it could "
+                f"not be downloaded ({error}); allowed: a folder in torchvision's layout"
+            ) from error
+
+
+class CIFAR10(TorchvisionSet):
+    """50,000 + 10,000 photographs of 10 classes, 32 x 32."""
+
+    def part(self, root: Path, train: bool) -> VisionDataset:
+        return torchvision_datasets.CIFAR10(root, train, download=True)
+
+    def class_names(self, part: VisionDataset) -> tuple[str, ...]:
+        return tuple(part.classes)
+
+
+class CIFAR100(CIFAR10):
+    """50,000 + 10,000 photographs of 100 classes, 32 x 32."""
+
+    def part(self, root: Path, train: bool) -> VisionDataset:
+        return torchvision_datasets.CIFAR100(root, train, download=True)
+
+
+class GTSRB(TorchvisionSet):
+    """39,209 + 12,630 traffic signs of 43 classes, of various sizes and proportions."""
+
+    def part(self, root: Path, train: bool) -> VisionDataset:
+        split = "train" if train else "test"
+        return torchvision_datasets.GTSRB(root, split, download=True)
+
+    def class_names(self, part: VisionDataset) -> tuple[str, ...]:
+        return tuple(f"{number:05d}" for number in range(43))

@@ -1,0 +1,5 @@
+"""Defenses: one file a method."""
+
+from backdoor_lab.defenses._base import Defense
+
+__all__ = ["Defense"]

@@ -1,0 +1,189 @@
+"""ANP: prunes channels that collapse under adversarial scaling of BatchNorm.
+
+Paper     Wu & Wang, "Adversarial Neuron Pruning Purifies Backdoored Deep Models", NeurIPS 2021
+Differs   batches without replacement, epoch by epoch, instead of with it; the threshold is chosen
+          by accuracy on held-out auxiliary images, where BackdoorBench looks at test ACC and ASR
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from math import ceil
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from backdoor_lab.aux_data import AuxiliarySet
+from backdoor_lab.datasets import ImageSet
+from backdoor_lab.defenses._base import Defense, batch_norms
+from backdoor_lab.errors import ConfigError
+from backdoor_lab.models import frozen_copy
+from backdoor_lab.seeds import generator
+from backdoor_lab.training import Batches, CropFlip, Recipe, Supervised, constant
+from backdoor_lab.validation import Count, NonNegative, Positive, Share, validated
+
+GRID = [step / 20 for step in range(19)]
+
+
+class MaskSearch(Supervised):
+    """Learns masks m in [0, 1] of the scales of a frozen copy of `victim`.
+
+    min_m alpha CE(m) + (1 - alpha) max_{|delta|, |xi| <= eps} CE(m, delta, xi), where a channel's
+    BatchNorm is gamma (m + delta) x + beta (1 + xi).
+    """
+
+    automatic_optimization = False
+
+    def __init__(
+        self, victim: nn.Module, recipe: Recipe, augment: CropFlip | None, seed: int, anp: ANP
+    ) -> None:
+        super().__init__()
+        self.model = frozen_copy(victim).train()
+        self.recipe, self.augment, self.seed = recipe, augment, seed
+        self.eps, self.steps, self.alpha = anp.eps, anp.steps, anp.alpha
+        self.project, self.iterations = anp.project, anp.iterations
+        self.norms = list(batch_norms(self.model))
+        gammas = [norm.weight for norm in batch_norms(self.model).values()]
+        self.masks = nn.ParameterList([torch.ones_like(gamma) for gamma in gammas])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        optimizer: torch.optim.Optimizer = self.recipe.optimizers(self.masks, 1)["optimizer"]
+        return optimizer
+
+    def on_train_start(self) -> None:
+        self.draw = generator(self.seed, "anp", self.device)
+
+    def loss(
+        self, batch: tuple[Tensor, Tensor], masks: list[Tensor], noise: list[Tensor] | None = None
+    ) -> Tensor:
+        """CE under `masks` [(C_l,)] and, if given, `noise` [(2, C_l)], rows delta and xi."""
+        images, labels = batch
+        norms = batch_norms(self.model)
+        noise = noise or [torch.zeros(2, len(mask), device=mask.device) for mask in masks]
+        scaled = {}
+        for name, mask, (delta, xi) in zip(self.norms, masks, noise, strict=True):
+            scaled[f"{name}.weight"] = norms[name].weight * (mask + delta)
+            scaled[f"{name}.bias"] = norms[name].bias * (1 + xi)
+        return F.cross_entropy(functional_call(self.model, scaled, images), labels)
+
+    def ascend(self, batch: tuple[Tensor, Tensor]) -> list[Tensor]:
+        """Delta and xi of each layer (2, C_l): a random start, then signed gradient steps."""
+        masks = [mask.detach() for mask in self.masks]
+        noise = [
+            torch.rand(2, len(mask), generator=self.draw, device=mask.device) * 2 - 1
+            for mask in masks
+        ]
+        noise = [self.eps * part for part in noise]
+        for _ in range(self.steps):
+            leaves = [part.requires_grad_() for part in noise]
+            gradients = torch.autograd.grad(self.loss(batch, masks, leaves), leaves)
+            noise = [
+                part.detach() + self.eps / self.steps * gradient.sign()
+                for part, gradient in zip(leaves, gradients, strict=True)
+            ]
+            if self.project:
+                noise = [part.clamp(-self.eps, self.eps) for part in noise]
+        return noise
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        masks = list(self.masks)
+        worst = self.ascend(batch) if self.eps > 0 else None
+        loss = self.alpha * self.loss(batch, masks)
+        if worst is not None:
+            loss = loss + (1 - self.alpha) * self.loss(batch, masks, worst)
+        optimizer = self.optimizers()
+        optimizer.zero_grad()  # type: ignore[union-attr]
+        self.manual_backward(loss)
+        optimizer.step()  # type: ignore[union-attr]
+        with torch.no_grad():
+            for mask in self.masks:
+                mask.clamp_(0, 1)
+        self.trainer.should_stop = self.global_step >= self.iterations
+        return loss
+
+
+class ANP(Defense):
+    """Zeroes the gamma of channels whose mask is at most a threshold; beta stays, nothing is tuned.
+
+    Args:
+        eps: radius of the perturbations of scale and shift; 0 leaves alpha CE(m) alone.
+        steps: ascent steps per iteration, each of eps / steps.
+        alpha: weight of the unperturbed loss.
+        lr: of SGD on the masks.
+        momentum: likewise.
+        iterations: steps of the search.
+        batch_size: images a step.
+        project: clip the perturbations to [-eps, eps] after each ascent step.
+        threshold: masks up to it are pruned; None: the largest value of 0, .05, ... .9 that keeps
+            the accuracy on held-out auxiliary images.
+        acc_ratio: share of that accuracy which may be lost.
+    """
+
+    needs_batch_norm = True
+
+    @validated
+    def __init__(
+        self,
+        eps: NonNegative,
+        steps: Count,
+        alpha: Share,
+        lr: Positive,
+        momentum: Share,
+        iterations: Count,
+        batch_size: Count,
+        project: bool,
+        threshold: Share | None,
+        acc_ratio: Share,
+    ) -> None:
+        super().__init__()
+        self.eps, self.steps, self.alpha = eps, steps, alpha
+        self.lr, self.momentum = lr, momentum
+        self.iterations, self.batch_size = iterations, batch_size
+        self.project, self.threshold, self.acc_ratio = project, threshold, acc_ratio
+
+    def purify(self, model: nn.Module, aux: AuxiliarySet) -> nn.Module:
+        train, held = aux.labelled_data, None
+        if self.threshold is None:
+            train, held = self.hold_out(train)
+            if len(held) == 0:
+                raise ConfigError(
+                    "defense.threshold=null chooses on held-out images, but no class has two; "
+                    "allowed: a number in [0, 1]"
+                )
+        masks = self.search(model, train)
+        threshold = self.threshold if held is None else self.choose(model, masks, held)
+        values = torch.cat(list(masks.values())).cpu()
+        histogram = torch.histc(values, 20, 0, 1).int().tolist()
+        self.details = {"threshold": threshold, "pruned": 0, "masks": histogram}
+        if threshold is None:
+            return model
+        self.details["pruned"] = int((values <= threshold).sum())
+        return pruned(model, masks, threshold)
+
+    def search(self, model: nn.Module, data: ImageSet) -> dict[str, Tensor]:
+        """The mask (C,) of each BatchNorm of `model`."""
+        epochs = ceil(self.iterations / max(1, len(Batches(data, self.batch_size))))
+        recipe = Recipe(epochs, self.batch_size, self.lr, self.momentum, 0.0, constant)
+        augment = CropFlip(self.spec.padding, self.spec.flip)
+        search = MaskSearch(model, recipe, augment, self.seed, self)
+        self.engine.fit(search, data, "anp")
+        return {name: mask.detach() for name, mask in zip(search.norms, search.masks, strict=True)}
+
+    def choose(self, model: nn.Module, masks: dict[str, Tensor], held: ImageSet) -> float | None:
+        """The largest threshold that keeps the accuracy on `held`; None if there is none."""
+        wanted = self.engine.accuracy(model, held) * (1 - self.acc_ratio)
+        for threshold in reversed(GRID):
+            if self.engine.accuracy(pruned(model, masks, threshold), held) >= wanted:
+                return threshold
+        return None
+
+
+@torch.no_grad()
+def pruned(model: nn.Module, masks: dict[str, Tensor], threshold: float) -> nn.Module:
+    """A copy of `model` with gamma = 0 where a mask (C,) is at most `threshold`."""
+    copy = deepcopy(model)
+    for name, norm in batch_norms(copy).items():
+        norm.weight.masked_fill_(masks[name].to(norm.weight.device) <= threshold, 0)
+    return copy

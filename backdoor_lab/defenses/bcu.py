@@ -1,0 +1,229 @@
+"""BCU: re-initialises weights at random, more in deeper layers, and distils the victim into them.
+
+Paper     Pang et al., "Backdoor Cleansing with Unlabeled Data", CVPR 2023
+Differs   layers are told by type and grouped by resolution, so that any architecture will do (a
+          CIFAR ResNet-18 gets the paper's ratios); the decreasing profile, which the paper does not
+          print, is the reversed one scaled to the same overall ratio; bf16
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from backdoor_lab.aux_data import AuxiliarySet
+from backdoor_lab.defenses._base import Defense
+from backdoor_lab.errors import ConfigError
+from backdoor_lab.models import frozen_copy
+from backdoor_lab.seeds import derive, generator
+from backdoor_lab.training import CropFlip, Recipe, Supervised, cosine
+from backdoor_lab.validation import Count, NonNegative, Positive, Rate, Share, validated
+
+
+def temperature(epoch: int, epochs: int) -> float:
+    """1 + 3 (e + 1) / E: from about 1 to 4."""
+    return 1 + 3 * (epoch + 1) / epochs
+
+
+def divergence(student: Tensor, teacher: Tensor, heat: float) -> Tensor:
+    """Batch mean of KL(softmax(teacher / T) || softmax(student / T)) of logits (N, classes)."""
+    wanted = (teacher.float() / heat).softmax(1)
+    given = (student.float() / heat).log_softmax(1)
+    return F.kl_div(given, wanted, reduction="batchmean")
+
+
+def reinitialised(
+    state: dict[str, Tensor], fresh: dict[str, Tensor], ratios: dict[str, float], seed: int
+) -> dict[str, Tensor]:
+    """`state` with each element of tensor t replaced by `fresh`'s with probability `ratios[t]`."""
+    draw = generator(seed, "re-initialise")
+    mixed = dict(state)
+    for name, ratio in ratios.items():
+        keep = torch.rand(state[name].shape, generator=draw) >= ratio
+        old = state[name]
+        mixed[name] = torch.where(keep.to(old.device), old, fresh[name].to(old.device))
+    return mixed
+
+
+def stages(model: nn.Module, shape: tuple[int, int, int]) -> list[list[str]]:
+    """Names of conv and linear layers: [stem, body group 1, ..., body group K, head].
+
+    The head are the last layers with flat outputs. The body is grouped by resolution, a block (an
+    outermost module without the stem that is no plain sequence) counting at its output; of more
+    than four groups the earliest are merged.
+
+    Args:
+        model: read only.
+        shape: (C, H, W) of an image.
+    """
+    traced = frozen_copy(model)
+    sizes: dict[str, torch.Size] = {}
+    for name, module in traced.named_modules():
+        module.register_forward_hook(
+            lambda _, __, output, name=name: sizes.update({name: getattr(output, "shape", ())})
+        )
+    with torch.no_grad():
+        traced(torch.zeros(1, *shape, device=next(model.parameters()).device))
+    names = [name for name in sizes if isinstance(model.get_submodule(name), nn.Conv2d | nn.Linear)]
+    stem, last = names[0], max(n for n, name in enumerate(names) if len(sizes[name]) > 2)
+    groups: dict[int, list[str]] = {}
+    for name in names[1 : last + 1]:
+        size = sizes[_block(model, name, stem, sizes)]
+        groups.setdefault(size[-1] if len(size) == 4 else 0, []).append(name)
+    body = [groups[side] for side in sorted(groups, reverse=True)]
+    while len(body) > 4:
+        body[:2] = [body[0] + body[1]]
+    return [[stem], *body, names[last + 1 :]]
+
+
+def _block(model: nn.Module, name: str, stem: str, sizes: dict[str, torch.Size]) -> str:
+    """The block around layer `name`, or the layer itself where it stands in no block."""
+    parts = name.split(".")
+    for depth in range(1, len(parts)):
+        outer = ".".join(parts[:depth])
+        plain = isinstance(model.get_submodule(outer), nn.Sequential)
+        if not plain and not stem.startswith(f"{outer}.") and len(sizes.get(outer, ())) == 4:
+            return outer
+    return name
+
+
+def scaled(profile: list[float], sizes: list[int], target: float) -> list[float]:
+    """The body (all but first and last) of `profile` times a factor, at most 1 each.
+
+    The factor, found by bisection, makes the mean ratio, weighted by `sizes`, equal `target`.
+    """
+
+    def at(factor: float) -> list[float]:
+        return [profile[0], *(min(1.0, factor * ratio) for ratio in profile[1:-1]), profile[-1]]
+
+    low, high = 0.0, 1 / min(profile[1:-1], default=1.0)
+    if not overall(at(low), sizes) <= target <= overall(at(high), sizes):
+        raise ConfigError(
+            f"defense.target_overall={target} is out of reach; allowed: "
+            f"{overall(at(low), sizes):.4f} to {overall(at(high), sizes):.4f} for this model"
+        )
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if overall(at(middle), sizes) < target else (low, middle)
+    return at(high)
+
+
+def overall(ratios: list[float], sizes: list[int]) -> float:
+    """Mean of `ratios` weighted by `sizes`."""
+    return sum(ratio * size for ratio, size in zip(ratios, sizes, strict=True)) / sum(sizes)
+
+
+class Distillation(Supervised):
+    """Trains `student` to answer as `teacher` does; labels are not read."""
+
+    def __init__(self, student: nn.Module, teacher: nn.Module, bcu: BCU) -> None:
+        super().__init__()
+        self.model = student.train()
+        self.frozen = (teacher,)  # in a tuple, it is no part of what is trained
+        self.recipe, self.seed = bcu.recipe, bcu.seed
+        self.augment = CropFlip(bcu.spec.padding, bcu.spec.flip)
+        self.heat, self.hard = bcu.temperature, bcu.labels == "hard"
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        images, _ = batch
+        with torch.no_grad():
+            wanted = self.frozen[0](images)
+        if self.hard:
+            return F.cross_entropy(self.model(images), wanted.argmax(1))
+        heat = self.heat or temperature(self.current_epoch, self.recipe.epochs)
+        return divergence(self.model(images), wanted, heat)
+
+
+class BCU(Defense):
+    """Knowledge distillation into a partly re-initialised copy; BatchNorm is copied whole.
+
+    Args:
+        stem: share of re-initialised weights of the first layer.
+        shallow: of the first group of the body.
+        deep: of the last one; those between lie on a geometric line.
+        head: of the final linear layers.
+        strategy: `increasing` with depth, `decreasing` or `uniform`.
+        target_overall: share of all eligible weights; None: that of the increasing profile.
+        temperature: of both softmaxes; None: from 1 to 4 over the epochs.
+        labels: `soft` distils distributions, `hard` the teacher's choice.
+        epochs: passes over the images.
+        lr: learning rate.
+        momentum: of SGD.
+        weight_decay: on all parameters.
+        batch_size: images a step.
+        t_max: epochs of the half cosine; None: all.
+    """
+
+    needs_labels = False
+
+    @validated
+    def __init__(
+        self,
+        stem: Share,
+        shallow: Rate,
+        deep: Rate,
+        head: Share,
+        strategy: Literal["increasing", "uniform", "decreasing"],
+        target_overall: Share | None,
+        temperature: Positive | None,
+        labels: Literal["soft", "hard"],
+        epochs: Count,
+        lr: Positive,
+        momentum: Share,
+        weight_decay: NonNegative,
+        batch_size: Count,
+        t_max: Count | None,
+    ) -> None:
+        super().__init__()
+        self.stem, self.shallow, self.deep, self.head = stem, shallow, deep, head
+        self.strategy, self.target_overall = strategy, target_overall
+        self.temperature, self.labels = temperature, labels
+        schedule = partial(cosine, t_max=t_max)
+        self.recipe = Recipe(epochs, batch_size, lr, momentum, weight_decay, schedule)
+
+    def purify(self, model: nn.Module, aux: AuxiliarySet) -> nn.Module:
+        teacher = frozen_copy(model).to(self.engine.device)
+        with torch.random.fork_rng():
+            torch.manual_seed(derive(self.seed, "fresh"))
+            fresh = model.fresh()  # type: ignore[operator]
+        ratios = self.ratios(model)
+        state = reinitialised(model.state_dict(), fresh.state_dict(), ratios, self.seed)
+        model.load_state_dict(state)
+        self.engine.fit(Distillation(model, teacher, self), aux.data, "bcu")
+        return model
+
+    def ratios(self, model: nn.Module) -> dict[str, float]:
+        """The share of each conv and linear tensor of `model` that is re-initialised."""
+        tensors = [
+            {
+                f"{name}.{tensor}": parameter.numel()
+                for name in names
+                for tensor, parameter in model.get_submodule(name).named_parameters(recurse=False)
+            }
+            for names in stages(model, self.spec.shape)
+        ]
+        if len(tensors) == 3:  # one resolution only: each tensor's depth counts
+            tensors[1:2] = [{name: size} for name, size in tensors[1].items()]
+        shares = self.profile([sum(group.values()) for group in tensors])
+        self.details["ratios"] = [round(share, 4) for share in shares]
+        return {name: share for share, group in zip(shares, tensors, strict=True) for name in group}
+
+    def profile(self, sizes: list[int]) -> list[float]:
+        """The share of each stage, from its number of weights: stem, body groups, head."""
+        last = max(1, len(sizes) - 3)
+        growth = self.deep / self.shallow
+        body = [self.shallow * growth ** (k / last) for k in range(len(sizes) - 2)]
+        increasing = [self.stem, *body, self.head]
+        target = self.target_overall
+        if target is None:
+            target = overall(increasing, sizes)
+            if self.strategy == "increasing":
+                return increasing
+        if self.strategy == "uniform":
+            return [target] * len(sizes)
+        ordered = body if self.strategy == "increasing" else body[::-1]
+        return scaled([self.stem, *ordered, self.head], sizes, target)

@@ -1,0 +1,148 @@
+"""CLP: prunes channels whose Lipschitz constant is an outlier of its layer; no data, no training.
+
+Paper     Zheng et al., "Data-free Backdoor Removal based on Channel Lipschitzness", ECCV 2022
+Differs   one batched SVD a layer; sqrt(var + eps) unless `std_eps` is off, then channels without a
+          finite constant are left out instead of spoiling their layer; a BatchNorm whose channels
+          do not match its convolution is left alone; `pairing: graph` is ours
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from backdoor_lab.aux_data import AuxiliarySet
+from backdoor_lab.defenses._base import Defense, batch_norms
+from backdoor_lab.models import frozen_copy
+from backdoor_lab.validation import NonNegative, validated
+
+
+def lipschitz_constants(weight: Tensor, gamma: Tensor, var: Tensor) -> Tensor:
+    """Upper bounds (C,) of the Lipschitz constant of each channel of a conv and its BatchNorm.
+
+    ||W_j||_spectral * |gamma_j| / sqrt(var_j), where W_j is a filter as a matrix (in, k*k).
+
+    Args:
+        weight: filters (C, in, k, k).
+        gamma: scales (C,).
+        var: variances (C,).
+    """
+    spectral = torch.linalg.svdvals(weight.flatten(2))[:, 0]
+    return spectral * gamma.abs() / var.sqrt()
+
+
+def outliers(constants: Tensor, u: float) -> Tensor:
+    """Which of `constants` (C,) exceed mean + u * std (unbiased) of the finite ones, as (C,)."""
+    finite = constants.isfinite()
+    if finite.sum() < 2:
+        return torch.zeros_like(finite)
+    std, mean = torch.std_mean(constants[finite])
+    return finite & (constants > mean + u * std)
+
+
+class CLP(Defense):
+    """Sets gamma and beta of outlying channels to 0; everything else stays.
+
+    Args:
+        u: standard deviations above the mean of the layer from which a channel is pruned.
+        pairing: which convolution belongs to a BatchNorm: `reference` takes the last one before it
+            in module order, `graph` the one whose output reaches it.
+        std_eps: whether the variance gets the BatchNorm's eps, as in its forward pass.
+    """
+
+    needs_images = False
+    needs_labels = False
+    needs_batch_norm = True
+
+    @validated
+    def __init__(
+        self, u: NonNegative, pairing: Literal["reference", "graph"], std_eps: bool
+    ) -> None:
+        super().__init__()
+        self.u = u
+        self.pairing = pairing
+        self.std_eps = std_eps
+
+    @torch.no_grad()
+    def purify(self, model: nn.Module, aux: AuxiliarySet) -> nn.Module:
+        by_graph = self.pairing == "graph"
+        pairs = graph_pairs(model, self.spec.shape) if by_graph else reference_pairs(model)
+        norms = batch_norms(model)
+        pruned = {}
+        for name, conv in pairs.items():
+            norm = norms[name]
+            var = norm.running_var + self.std_eps * norm.eps
+            chosen = outliers(lipschitz_constants(conv.weight, norm.weight, var), self.u)
+            norm.weight[chosen] = 0
+            norm.bias[chosen] = 0
+            pruned[name] = int(chosen.sum())
+        unpaired = [name for name in norms if name not in pairs]
+        self.details = {"pruned": sum(pruned.values()), "per_layer": pruned, "unpaired": unpaired}
+        return model
+
+
+def reference_pairs(model: nn.Module) -> dict[str, nn.Conv2d]:
+    """The last convolution before each BatchNorm in module order, if as wide."""
+    pairs: dict[str, nn.Conv2d] = {}
+    norms = batch_norms(model)
+    conv = None
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            conv = module
+        elif name in norms and conv is not None and conv.out_channels == norms[name].num_features:
+            pairs[name] = conv
+    return pairs
+
+
+def graph_pairs(model: nn.Module, shape: tuple[int, int, int]) -> dict[str, nn.Conv2d]:
+    """The convolution whose output reaches each BatchNorm past no other one, if as wide.
+
+    Several convolutions reach a BatchNorm behind a sum: the one executed last counts, which is the
+    end of the residual branch. Behind a concatenation no width fits, unless it joins nothing.
+
+    Args:
+        model: read only.
+        shape: (C, H, W) of an image.
+    """
+    traced = frozen_copy(model)
+    produced: dict[Any, str] = {}
+    stops: set[Any] = set()
+    entries: dict[str, Any] = {}
+    for name, module in traced.named_modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(
+                lambda _, __, output, name=name: produced.update({output.grad_fn: name})
+            )
+        elif isinstance(module, nn.BatchNorm2d):
+            module.register_forward_hook(lambda _, __, output: stops.add(output.grad_fn))
+            module.register_forward_pre_hook(
+                lambda _, inputs, name=name: entries.update({name: inputs[0].grad_fn})
+            )
+    with torch.enable_grad():
+        device = next(model.parameters()).device
+        traced(torch.zeros(1, *shape, device=device, requires_grad=True))
+    order = list(produced.values())
+    pairs: dict[str, nn.Conv2d] = {}
+    for name, norm in batch_norms(model).items():
+        reaching = {produced[node] for node in _ends(entries.get(name), set(produced), stops)}
+        for conv in (model.get_submodule(found) for found in order if found in reaching):
+            if isinstance(conv, nn.Conv2d) and conv.out_channels == norm.num_features:
+                pairs[name] = conv
+    return pairs
+
+
+def _ends(start: Any, ends: set[Any], stops: set[Any]) -> set[Any]:
+    """Nodes of `ends` that the autograd graph reaches from `start` before any of `stops`."""
+    found, seen, open_nodes = set(), set(stops), [start]
+    while open_nodes:
+        node = open_nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node in ends:
+            found.add(node)
+        else:
+            open_nodes.extend(parent for parent, _ in node.next_functions)
+    return found

@@ -1,0 +1,37 @@
+"""FT: plain fine-tuning of the whole network on the auxiliary set.
+
+Paper     the baseline of every purification paper; defaults of BackdoorBench (defense/ft.py)
+Differs   bf16 instead of fp16; a last batch of one image is dropped
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from torch import nn
+
+from backdoor_lab.aux_data import AuxiliarySet
+from backdoor_lab.defenses._base import Defense
+from backdoor_lab.training import Recipe, cosine
+from backdoor_lab.validation import Count, NonNegative, Positive, Share, validated
+
+
+class FT(Defense):
+    """Goes on training with clean labelled images, all layers, last epoch kept."""
+
+    @validated
+    def __init__(
+        self,
+        epochs: Count,
+        lr: Positive,
+        momentum: Share,
+        weight_decay: NonNegative,
+        batch_size: Count,
+        t_max: Count | None,
+    ) -> None:
+        super().__init__()
+        schedule = partial(cosine, t_max=t_max)
+        self.recipe = Recipe(epochs, batch_size, lr, momentum, weight_decay, schedule)
+
+    def purify(self, model: nn.Module, aux: AuxiliarySet) -> nn.Module:
+        return self.tune(model, aux.labelled_data, self.recipe, "ft")

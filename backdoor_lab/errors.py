@@ -1,0 +1,10 @@
+"""The one error that users are meant to read."""
+
+from hydra.errors import CompactHydraException
+
+
+class ConfigError(CompactHydraException):
+    """A value that cannot work; Hydra shows its sentence alone, without a traceback.
+
+    The sentence names the key, what was given and what is allowed.
+    """

@@ -1,0 +1,85 @@
+"""The recipe of a run: data, victim, auxiliary set, purification, evaluation, report."""
+
+from __future__ import annotations
+
+import time
+from copy import deepcopy
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from backdoor_lab.configuration import VICTIM_GROUPS, identity
+from backdoor_lab.evaluation import Examination, evaluate
+from backdoor_lab.parts import Parts
+from backdoor_lab.reports.result import Names, peak_memory_mb, write_result
+from backdoor_lab.reports.run_pictures import draw_pictures
+from backdoor_lab.store import Store, obtain_victim
+
+
+def run(cfg: DictConfig, names: Names, folder: Path) -> dict[str, Any]:
+    """Make or find the victim, purify it, judge both, and leave `result.json` in `folder`."""
+    parts = Parts.of(cfg)
+    engine, seed = parts.engine, int(cfg.seed)
+    config = OmegaConf.to_container(cfg, resolve=True)
+    with parts.tracker.run(
+        names.title, names.group, "purify", names.tags, {"config": config}, folder
+    ) as tracker:
+        engine.logger = tracker.lightning_logger
+        clock = Clock()
+        data = parts.dataset.load()
+        parts.attack.attach(data.spec, parts.recipe, seed)
+        store = Store(Path(cfg.paths.outputs) / "victims")
+        key = identity(cfg, VICTIM_GROUPS)
+        victim = obtain_victim(store, names.victim, key, data, parts.model, parts.attack, engine)
+        parts.defense.check_model(victim.model)
+        clock.lap("victim")
+        aux = parts.aux.draw(data, victim.poisoned, seed)
+        aux = parts.calibration.calibrate(victim.model, aux, engine, seed)
+        clock.lap("calibration")
+        parts.defense.attach(engine, data.spec, seed)
+        purified = parts.defense.purify(deepcopy(victim.model), aux)
+        clock.lap("purify")
+        exam = Examination.of(data.test, victim.attack)
+        before = evaluate(victim.model, exam, engine)
+        after = evaluate(purified, exam, engine)
+        clock.lap("evaluate")
+        result = {
+            **names.choices,
+            "seed": seed,
+            "victim": asdict(before),
+            "purified": {**asdict(after), "der": after.der(before)},
+            "seconds": {
+                **clock.laps,
+                "victim": victim.seconds,
+                "victim_cached": victim.cached,
+                "total": clock.total(),
+            },
+            "peak_memory_mb": peak_memory_mb(engine.device),
+            "details": {"aux": aux.details, "defense": parts.defense.details},
+            "victim_folder": victim.folder.name,
+        }
+        if cfg.pictures:
+            pictures = draw_pictures(folder, result, victim.model, purified, exam, engine)
+            tracker.images(pictures)
+        result = write_result(folder, result, names)
+        tracker.summary({key: result[key] for key in ("victim", "purified", "seconds")})
+    return result
+
+
+class Clock:
+    """Wall seconds between laps."""
+
+    def __init__(self) -> None:
+        self.start = self.last = time.perf_counter()
+        self.laps: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        """Name what was done since the last lap."""
+        now = time.perf_counter()
+        self.laps[name], self.last = now - self.last, now
+
+    def total(self) -> float:
+        """Since the start."""
+        return time.perf_counter() - self.start

@@ -1,0 +1,100 @@
+"""Pictures of one run: what the trigger looks like, and what the defense changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from backdoor_lab.reports.table import DASH, RATES, Result, percent, run_title
+
+INK, FAINT = "#222222", "#6b6b6b"
+STAGES = {"victim": "#D55E00", "purified": "#0072B2"}  # Okabe and Ito: safe for the colour-blind
+MEANINGS = {
+    "acc": "ACC\nclean images,\ntrue class\n(high is good)",
+    "asr": "ASR\nwith trigger,\nattacker's class\n(low is good)",
+    "ra": "RA\nwith trigger,\ntrue class\n(high is good)",
+}
+
+
+def trigger_picture(
+    path: Path,
+    clean: Tensor,
+    triggered: Tensor,
+    labels: Tensor,
+    classes: Sequence[str],
+    gain: int = 10,
+) -> None:
+    """Clean images above triggered ones above `gain` times their difference, grey where equal.
+
+    Args:
+        path: of the PNG file to write.
+        clean: uint8 (N, C, H, W); eight images or so.
+        triggered: the same images with the trigger.
+        labels: (N,), true classes.
+        classes: their names.
+        gain: factor on the difference.
+    """
+    clean, triggered = clean.cpu(), triggered.cpu()
+    difference = triggered.int() - clean.int()
+    amplified = (128 + gain * difference).clamp(0, 255).to(clean.dtype)
+    rows = {"clean": clean, "with trigger": triggered, f"difference × {gain}": amplified}
+    figure = Figure(figsize=(1.15 * len(clean) + 1.1, 4.3), dpi=150, layout="constrained")
+    grid = figure.subplots(len(rows), len(clean), squeeze=False)
+    for axes_row, (name, images) in zip(grid, rows.items(), strict=True):
+        axes_row[0].set_ylabel(name, color=INK, fontsize=10)
+        for axes, image in zip(axes_row, images, strict=True):
+            _show(axes, image)
+    for axes, label in zip(grid[0], labels.tolist(), strict=True):
+        axes.set_title(classes[label], color=INK, fontsize=10)
+    figure.suptitle("The trigger, on test images", color=INK, fontsize=12)
+    largest, mean = difference.abs().max().item(), difference.abs().double().mean().item()
+    note = f"grey: unchanged; largest change {largest} of 255, mean {mean:.1f}"
+    figure.supxlabel(note, color=FAINT, fontsize=9)
+    figure.savefig(path)
+
+
+def score_picture(path: Path, result: Result) -> None:
+    """ACC, ASR and RA of the victim and of the purified model, as bars.
+
+    Args:
+        path: of the PNG file to write.
+        result: the content of the run's `result.json`.
+    """
+    figure = Figure(figsize=(6.4, 4.4), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    for offset, (stage, color) in zip((-0.2, 0.2), STAGES.items(), strict=True):
+        scores = result.get(stage) or {}
+        for place, rate in enumerate(RATES):
+            text = percent(scores.get(rate), 1)
+            height = 0.0 if text == DASH else float(text)
+            axes.bar(place + offset, height, width=0.36, color=color)
+            axes.text(place + offset, height + 1.5, text, ha="center", color=color, fontsize=10)
+        axes.bar(0, 0, color=color, label=stage)
+    axes.set_xticks(range(len(RATES)), [MEANINGS[rate] for rate in RATES], color=INK)
+    axes.set_ylim(0, 108)
+    axes.set_yticks(range(0, 101, 25))
+    axes.set_ylabel("test images, %", color=INK)
+    axes.tick_params(length=0, colors=INK)
+    axes.grid(axis="y", color="#e3e3e3")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    der = percent((result.get("purified") or {}).get("der"), 1)
+    heading = f"defense effectiveness DER {der} %" if der != DASH else "DER undefined"
+    axes.set_title(heading, loc="left", pad=10, color=FAINT, fontsize=10)
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, labelcolor=INK)
+    figure.suptitle(run_title(result), color=INK, fontsize=12)
+    figure.savefig(path)
+
+
+def _show(axes: Axes, image: Tensor) -> None:
+    """One uint8 image (C, H, W), with crisp pixels and without ticks."""
+    grey = image.shape[0] == 1
+    pixels = image[0] if grey else image.permute(1, 2, 0)
+    axes.imshow(pixels.numpy(), cmap="gray" if grey else None, vmin=0, vmax=255)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)

@@ -1,0 +1,118 @@
+"""Tracking with Weights & Biases, online or offline, with or without an account."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from netrc import netrc
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from lightning.pytorch.loggers import WandbLogger
+
+from backdoor_lab.errors import ConfigError
+from backdoor_lab.tracking._base import RunInfo, Tracker, flat
+from backdoor_lab.validation import validated
+
+
+class WandbTracker(Tracker):
+    """Mirrors a run to W&B; it never asks for a key.
+
+    Args:
+        project: W&B project.
+        entity: user or team, or None for the account's own.
+        mode: `auto` (online where an API key is known and WANDB_MODE does not say otherwise,
+            else offline), `online` or `offline`.
+    """
+
+    @validated
+    def __init__(
+        self, project: str, entity: str | None, mode: Literal["auto", "online", "offline"]
+    ) -> None:
+        self.project = project
+        self.entity = entity
+        self.mode = mode
+        self._logger: WandbLogger | None = None
+
+    @property
+    def lightning_logger(self) -> WandbLogger | None:
+        return self._logger
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        if self._logger is not None:
+            self._logger.experiment.summary.update(flat(values))
+
+    def images(self, pictures: Mapping[str, Path]) -> None:
+        import wandb
+
+        if self._logger is not None:
+            shown = {name: wandb.Image(str(path)) for name, path in pictures.items()}
+            self._logger.experiment.log(shown)
+
+    def _open(self, info: RunInfo) -> None:
+        mode = _mode(self.mode)
+        import wandb
+
+        info.folder.mkdir(parents=True, exist_ok=True)
+        in_sweep = "WANDB_SWEEP_ID" in os.environ  # there the agent has chosen the id
+        run = wandb.init(
+            project=self.project,
+            entity=self.entity,
+            mode=mode,
+            id=None if in_sweep else secrets.token_hex(6),
+            name=info.name,
+            group=info.group,
+            job_type=info.job_type,
+            tags=info.tags,
+            config=dict(info.config),
+            dir=info.folder,
+            reinit="finish_previous",
+            settings=wandb.Settings(silent=True, console="off", disable_code=True),
+        )
+        self._logger = _EpochLogger(experiment=run)
+
+    def _close(self, exit_code: int) -> None:
+        if self._logger is not None:
+            self._logger.experiment.finish(exit_code=exit_code)
+            self._logger = None
+
+
+class _EpochLogger(WandbLogger):
+    """Draws `<title>/...` over `<title>/epoch` wherever a training counts its epochs."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log a row, its x-axis declared."""
+        for name in metrics:
+            title, _, last = name.rpartition("/")
+            if title and last == "epoch":
+                self.experiment.define_metric(f"{title}/*", step_metric=name)
+        super().log_metrics(metrics, step)
+
+
+def _mode(wish: str) -> Literal["online", "offline", "disabled"]:
+    """`wish`, where `auto` follows WANDB_MODE and goes online only with a known key."""
+    asked = os.environ.get("WANDB_MODE", "online") if wish == "auto" else wish
+    if asked == "disabled":
+        return "disabled"
+    if asked != "online":
+        return "offline"
+    if _key_is_known():
+        return "online"
+    if wish == "online":
+        raise ConfigError(
+            "logger.mode=online, but neither WANDB_API_KEY nor a netrc entry holds a key; "
+            "allowed: auto, offline, or online after `wandb login`"
+        )
+    return "offline"
+
+
+def _key_is_known() -> bool:
+    """Whether the environment or a netrc file holds a key for the W&B host."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    usual = [Path.home() / ".netrc", Path.home() / "_netrc"]
+    files = [Path(os.environ["NETRC"]).expanduser()] if "NETRC" in os.environ else usual
+    return any(host in netrc(file).hosts for file in files if file.is_file())

@@ -1,0 +1,21 @@
+"""Batches, augmentation, recipes and the engine that trains."""
+
+from backdoor_lab.training.augment import CropFlip
+from backdoor_lab.training.batches import Batches, as_floats
+from backdoor_lab.training.engine import Engine
+from backdoor_lab.training.recipe import Recipe, constant, cosine, multi_step, one_cycle
+from backdoor_lab.training.supervised import Supervised, Tuning
+
+__all__ = [
+    "Batches",
+    "CropFlip",
+    "Engine",
+    "Recipe",
+    "Supervised",
+    "Tuning",
+    "as_floats",
+    "constant",
+    "cosine",
+    "multi_step",
+    "one_cycle",
+]

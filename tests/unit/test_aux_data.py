@@ -1,0 +1,189 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from backdoor_lab.aux_data._fonts import fonts_with
+from backdoor_lab.aux_data.brightness import Brightness, brighten
+from backdoor_lab.aux_data.external import External
+from backdoor_lab.aux_data.none import NoAuxiliary
+from backdoor_lab.aux_data.reserved import Reserved
+from backdoor_lab.aux_data.seen import Seen
+from backdoor_lab.aux_data.synthetic import Synthetic
+from backdoor_lab.datasets import Data, ImageSet
+from backdoor_lab.datasets.digits import Digits
+from backdoor_lab.errors import ConfigError
+
+NONE = torch.empty(0, dtype=torch.int64)
+
+
+@pytest.fixture(scope="module")
+def data() -> Data:
+    return Digits(
+        paper=0.4,
+        ink=0.25,
+        name="digits",
+        image_size=32,
+        num_classes=10,
+        mean=(0.5,),
+        std=(0.1,),
+        padding=2,
+        flip=False,
+        split_seed=0,
+        reserved=0.05,
+        limit_train=None,
+        limit_test=None,
+        root=None,
+        cache=Path("unused"),
+    ).load()
+
+
+def external(folder=None, ratio=0.15, size=None, labelled=True):
+    return External(ratio, size, labelled, folder, "cifar10", 4, 8)
+
+
+def synthetic(folder=None, ratio=0.15, size=None, labelled=True):
+    return Synthetic(ratio, size, labelled, folder, 20, 5)
+
+
+def kinds():
+    return [
+        Seen(0.05),
+        Reserved(0.03),
+        Brightness(0.03, None, True, 0.5),
+        synthetic(),
+        external(),
+    ]
+
+
+@pytest.mark.parametrize("kind", kinds(), ids=lambda kind: type(kind).__name__.lower())
+def test_drawn_to_size_and_by_seed(kind, data):
+    kind.check()
+    drawn = kind.draw(data, NONE, 0)
+    assert drawn.kind == type(kind).__name__.lower()
+    assert len(drawn.data) == round(kind.ratio * len(data.train))
+    assert drawn.data.images.shape[1:] == data.spec.shape
+    assert torch.equal(drawn.data.images, kind.draw(data, NONE, 0).data.images)
+    assert not torch.equal(drawn.data.images, kind.draw(data, NONE, 1).data.images)
+    assert sum(drawn.details["per_class"]) == len(drawn.data)
+
+
+def test_none_holds_nothing(data):
+    kind = NoAuxiliary()
+    kind.check()
+    assert kind.draw(data, NONE, 0).images is None
+    assert len(kind.pool(data, NONE, 0)) == 0
+
+
+def test_seen_leaves_out_the_poisoned(data):
+    poisoned = torch.arange(0, len(data.train), 2)
+    pool = Seen(0.05).pool(data, poisoned, 0)
+    assert not torch.isin(pool.rows, data.train.rows[poisoned]).any()
+    assert len(pool) == len(data.train) - len(poisoned)
+
+
+def test_reserved_is_disjoint_from_training(data):
+    drawn = Reserved(0.03).draw(data, NONE, 0)
+    assert not torch.isin(drawn.data.rows, data.train.rows).any()
+
+
+def test_brightness_keeps_labels_and_bounds_the_ratio(data):
+    pool = Brightness(0.03, None, True, 0.5).pool(data, NONE, 0)
+    assert torch.equal(pool.labels, data.reserved.labels)
+    before, after = data.reserved.images.float(), pool.images.float()
+    ratio = (after / before).flatten(1)
+    assert ratio.max() <= 1.5
+    assert ratio.min() >= 0.5 - 1 / 100
+    assert ratio.mean(1).std() > 0.2
+
+
+def test_brighten_clamps_and_truncates():
+    images = torch.tensor([200, 101, 0], dtype=torch.uint8).view(1, 1, 1, 3)
+    assert brighten(images, torch.tensor([1.5])).flatten().tolist() == [255, 151, 0]
+    assert torch.equal(brighten(images, torch.tensor([1.0])), images)
+
+
+def test_generated_images_keep_class_and_levels(data):
+    pool = synthetic().pool(data, NONE, 0)
+    means = torch.stack(
+        [data.train.images[data.train.labels == c].float().mean(0) for c in range(10)]
+    ).flatten(1)
+    nearest = torch.cdist(pool.images.float().flatten(1), means).argmin(1)
+    assert (nearest == pool.labels).float().mean() > 0.85
+    assert pool.images.min() >= data.train.images.min()
+    assert pool.images.max() <= data.train.images.max()
+
+
+def test_generator_may_make_more_than_it_saw(data):
+    assert len(synthetic(ratio=None, size=2000).draw(data, NONE, 0).data) == 2000
+
+
+def test_fonts_that_print_digits():
+    names = {path.stem for path in fonts_with(tuple("0123456789"))}
+    assert len(names) >= 20
+    assert names.isdisjoint({"LastResortHE-Regular", "cmex10", "cmsy10", "STIXNonUni"})
+
+
+def test_printed_digits_are_many_and_grey_alike(data):
+    pool = external().pool(data, NONE, 0)
+    assert len(pool) >= 400
+    assert len(pool.images.flatten(1).unique(dim=0)) > 0.9 * len(pool)
+    assert pool.images.min() == data.train.images.min()
+    assert pool.images.max() == data.train.images.max()
+
+
+def write(folder, name, count, size=8):
+    (folder / name).mkdir(parents=True)
+    for number in range(count):
+        Image.new("RGB", (size, size), (10 * number, 0, 255)).save(folder / name / f"{number}.png")
+
+
+@pytest.fixture
+def photographs(data):
+    spec = replace(data.spec, name="pets", classes=("Cat", "dog", "owl"))
+    labels = data.train.labels % 3
+    return replace(data, spec=spec, train=ImageSet.of(data.train.images, labels))
+
+
+@pytest.mark.parametrize("kind", [external, synthetic])
+def test_folders_are_matched_by_name(kind, photographs, tmp_path, caplog):
+    write(tmp_path, "DOG", 3)
+    write(tmp_path, "cat", 2)
+    write(tmp_path, "fish", 4)
+    drawn = kind(tmp_path, ratio=None, size=5).draw(photographs, NONE, 0)
+    assert drawn.data.labels.tolist() == [0, 0, 1, 1, 1]
+    assert drawn.data.images.shape == (5, 3, 32, 32)
+    assert drawn.data.images[1, :, 0, 0].tolist() == [10, 0, 255]
+    assert drawn.details["missing"] == ["owl"]
+    assert len(caplog.records) == 1
+    assert "owl" in caplog.text
+
+
+def test_excluded_files_are_left_out(photographs, tmp_path):
+    write(tmp_path, "cat", 2)
+    (tmp_path / "cat" / "1.png").rename(tmp_path / "cat" / "cifar10-train-1.png")
+    assert len(external(tmp_path).pool(photographs, NONE, 0)) == 1
+
+
+@pytest.mark.parametrize("kind", [external, synthetic])
+def test_unlabelled_folders_need_no_names(kind, photographs, tmp_path):
+    write(tmp_path, "anything", 3)
+    Image.new("L", (40, 20)).save(tmp_path / "flat.png")
+    drawn = kind(tmp_path, ratio=None, size=4, labelled=False).draw(photographs, NONE, 0)
+    assert not drawn.labelled
+    assert drawn.data.labels.tolist() == [0] * 4
+
+
+def test_what_cannot_work_is_refused(photographs, tmp_path):
+    with pytest.raises(ConfigError, match=r"paths\.external=null"):
+        external().draw(photographs, NONE, 0)
+    with pytest.raises(ConfigError, match=r"paths\.synthetic"):
+        synthetic(tmp_path / "absent").check()
+    write(tmp_path, "fish", 1)
+    with pytest.raises(ConfigError, match=r"fish.*Cat, dog, owl"):
+        external(tmp_path).draw(photographs, NONE, 0)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match="holds no image"):
+        external(tmp_path / "empty", labelled=False).draw(photographs, NONE, 0)

@@ -1,0 +1,237 @@
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from PIL import Image
+from torchvision.datasets import FakeData
+
+from backdoor_lab.datasets import RawImages
+from backdoor_lab.datasets.cache import cached
+from backdoor_lab.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+
+
+def configured(name, folder, **changes):
+    config = OmegaConf.load(ROOT / "conf" / "dataset" / f"{name}.yaml")
+    paths = {"paths": {"data": str(folder), "cache": str(folder / "cache")}}
+    return instantiate(OmegaConf.merge(config, paths, {"dataset": changes}).dataset)
+
+
+def draw(file, size=(32, 32), mode="RGB", seed=0):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    shape = (size[1], size[0]) if mode == "L" else (size[1], size[0], 3)
+    pixels = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+    Image.fromarray(pixels).save(file)
+    return pixels
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for part, count in (("train", 20), ("test", 3)):
+        for number, name in enumerate(("dog", "cat")):
+            for image in range(count):
+                draw(tmp_path / part / name / f"{image:02d}.png", seed=100 * number + image)
+    return tmp_path
+
+
+def raw(value=0):
+    images = torch.full((4, 3, 2, 2), value, dtype=torch.uint8)
+    return RawImages(images, torch.arange(4), images[:2], torch.arange(2), ("a", "b", "c", "d"))
+
+
+class TestCache:
+    def never(self):
+        pytest.fail("built again")
+
+    def test_second_reading_builds_nothing(self, tmp_path):
+        first = cached(tmp_path / "x", {"size": (2, 3)}, raw)
+        again = cached(tmp_path / "x", {"size": (2, 3)}, self.never)
+        assert torch.equal(first.train_images, again.train_images)
+        assert again.test_labels.tolist() == [0, 1]
+        assert again.classes == ("a", "b", "c", "d")
+
+    def test_maps_are_copy_on_write(self, tmp_path):
+        first = cached(tmp_path / "x", {}, raw)
+        first.train_images.fill_(9)
+        assert cached(tmp_path / "x", {}, self.never).train_images.max() == 0
+
+    def test_another_key_rebuilds(self, tmp_path, caplog):
+        cached(tmp_path / "x", {"image_size": 2}, raw)
+        with caplog.at_level(logging.WARNING):
+            again = cached(tmp_path / "x", {"image_size": 3}, lambda: raw(7))
+        assert again.train_images.max() == 7
+        assert "image_size changed" in caplog.text
+
+    def damage_byte(self, where):
+        data = bytearray((where / "train_images.npy").read_bytes())
+        data[-1] ^= 1
+        (where / "train_images.npy").write_bytes(data)
+
+    def damage_end(self, where):
+        data = (where / "train_labels.npy").read_bytes()
+        (where / "train_labels.npy").write_bytes(data[:-5])
+
+    def damage_index(self, where):
+        (where / "index.json").write_text('{"key"')
+
+    def damage_keys(self, where):
+        (where / "index.json").write_text(json.dumps([1]))
+
+    def damage_file(self, where):
+        (where / "test_images.npy").unlink()
+
+    @pytest.mark.parametrize("kind", ["byte", "end", "index", "keys", "file"])
+    def test_damage_rebuilds(self, tmp_path, caplog, kind):
+        cached(tmp_path / "x", {}, raw)
+        getattr(self, f"damage_{kind}")(tmp_path / "x")
+        with caplog.at_level(logging.WARNING):
+            again = cached(tmp_path / "x", {}, lambda: raw(7))
+        assert again.train_images.max() == 7
+        assert "damaged" in caplog.text
+
+    def test_a_failed_build_leaves_nothing(self, tmp_path):
+        with pytest.raises(ZeroDivisionError):
+            cached(tmp_path / "x", {}, lambda: 1 / 0)
+        assert not (tmp_path / "x").exists()
+
+
+class TestImageFolder:
+    def test_reads_and_splits(self, folder):
+        data = configured("imagefolder", folder, root=str(folder)).load()
+        assert data.spec.classes == ("cat", "dog")
+        assert (len(data.train), len(data.reserved), len(data.test)) == (38, 2, 6)
+        with Image.open(folder / "test" / "cat" / "00.png") as image:
+            pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        assert torch.equal(data.test.images[0], pixels)
+        assert data.test.labels.tolist() == [0, 0, 0, 1, 1, 1]
+
+    def test_grey_and_other_sizes_and_val(self, folder):
+        shutil.move(folder / "test", folder / "val")
+        grey = draw(folder / "val" / "cat" / "00.png", mode="L")
+        odd = draw(folder / "val" / "cat" / "01.JPG", size=(50, 70))
+        assert odd.shape == (70, 50, 3)
+        data = configured("imagefolder", folder, root=str(folder)).load()
+        assert torch.equal(data.test.images[0], torch.from_numpy(grey).expand(3, 32, 32))
+        assert data.test.images.shape == (7, 3, 32, 32)
+
+    def test_a_changed_file_rebuilds(self, folder, caplog):
+        dataset = configured("imagefolder", folder, root=str(folder))
+        before = dataset.load().fingerprint
+        assert dataset.load().fingerprint == before
+        assert not caplog.text
+        draw(folder / "test" / "cat" / "00.png", seed=77)
+        assert dataset.load().fingerprint != before
+        assert "files changed" in caplog.text
+
+    def test_refuses_other_classes_in_the_test(self, folder):
+        shutil.move(folder / "test" / "dog", folder / "test" / "wolf")
+        with pytest.raises(ConfigError, match="dog, wolf"):
+            configured("imagefolder", folder, root=str(folder)).read()
+
+    def test_refuses_an_empty_class(self, folder):
+        (folder / "train" / "eel").mkdir()
+        (folder / "test" / "eel").mkdir()
+        with pytest.raises(ConfigError, match="eel holds no image"):
+            configured("imagefolder", folder, root=str(folder)).read()
+
+    def test_names_a_damaged_image(self, folder):
+        (folder / "train" / "cat" / "00.png").write_bytes(b"no image")
+        with pytest.raises(ConfigError, match=r"00\.png"):
+            configured("imagefolder", folder, root=str(folder)).read()
+
+    @pytest.mark.parametrize("root", [None, "nowhere"])
+    def test_names_the_missing_root(self, tmp_path, root):
+        with pytest.raises(ConfigError, match=r"dataset\.root="):
+            configured("imagefolder", tmp_path, root=root).read()
+
+    def test_checks_num_classes(self, folder):
+        with pytest.raises(ConfigError, match="num_classes=3"):
+            configured("imagefolder", folder, root=str(folder), num_classes=3).read()
+
+
+class TestTinyImageNet:
+    def test_reads_the_layout_of_the_zip(self, tmp_path):
+        base = tmp_path / "tiny-imagenet-200"
+        for number, name in enumerate(("n02", "n01")):
+            draw(base / "train" / name / "images" / f"{name}_0.JPEG", (64, 64), "L", number)
+        draw(base / "val" / "images" / "val_0.JPEG", (64, 64))
+        (base / "val" / "val_annotations.txt").write_text("val_0.JPEG\tn02\t0\t0\t62\t62\n")
+        (base / "wnids.txt").write_text("n02\nn01\n")
+        images = configured("tiny_imagenet", tmp_path).read()
+        assert images.classes == ("n01", "n02")
+        assert images.train_images.shape == (2, 3, 64, 64)
+        assert images.test_labels.tolist() == [1]
+
+    def test_says_where_the_zip_belongs(self, tmp_path):
+        with pytest.raises(ConfigError, match=r"tiny-imagenet-200\.zip"):
+            configured("tiny_imagenet", tmp_path).read()
+
+
+def test_gtsrb_is_squeezed_to_a_square(tmp_path):
+    base = tmp_path / "gtsrb"
+    pixels = draw(base / "GTSRB" / "Training" / "00000" / "a.ppm", (60, 30))
+    draw(base / "GTSRB" / "Training" / "00001" / "a.ppm", (32, 32))
+    draw(base / "GTSRB" / "Final_Test" / "Images" / "00000.ppm", (40, 41))
+    (base / "GT-final_test.csv").write_text("Filename;ClassId\n00000.ppm;1\n")
+    images = configured("gtsrb", tmp_path).read()
+    small = Image.fromarray(pixels).resize((32, 32), Image.Resampling.BILINEAR)
+    assert torch.equal(images.train_images[0], torch.from_numpy(np.array(small)).permute(2, 0, 1))
+    assert images.test_labels.tolist() == [1]
+    assert len(images.classes) == 43
+
+
+class FakeCifar(FakeData):
+    classes = ("plane", "car")
+
+    def __init__(self, root, train, download):
+        super().__init__(6 if train else 4, (3, 32, 32), 2)
+
+    def __getitem__(self, index):
+        image, label = super().__getitem__(index)
+        return image, int(label)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("cifar10", "CIFAR10"), ("cifar100", "CIFAR100")])
+def test_cifar_is_taken_as_it_is(tmp_path, monkeypatch, name, kind):
+    monkeypatch.setattr(f"torchvision.datasets.{kind}", FakeCifar)
+    images = configured(name, tmp_path).read()
+    expected, label = FakeCifar(tmp_path, True, True)[5]
+    pixels = torch.from_numpy(np.array(expected)).permute(2, 0, 1)
+    assert torch.equal(images.train_images[5], pixels)
+    assert images.train_labels[5] == label
+    assert len(images.test_labels) == 4
+    assert images.classes == FakeCifar.classes
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "gtsrb"])
+def test_torchvision_sets_need_a_root(tmp_path, name):
+    with pytest.raises(ConfigError, match=r"dataset\.root=null"):
+        configured(name, tmp_path, root=None).read()
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "gtsrb", "tiny_imagenet"])
+def test_only_cifar10_is_mirrored(tmp_path, name):
+    dataset = configured(name, tmp_path)
+    assert dataset.flip == (name == "cifar10")
+    assert dataset.padding == 4
+
+
+def test_real_tiny_imagenet(tmp_path):
+    source = Path(os.environ.get("BACKDOOR_LAB_DATA", ROOT.parent / "shared" / "data"))
+    if not (source / "unpack.py").exists():
+        pytest.skip(f"no real images in {source}; BACKDOOR_LAB_DATA names their folder")
+    unpack = [sys.executable, str(source / "unpack.py"), str(tmp_path), "tiny-imagenet-200"]
+    subprocess.run(unpack, check=True, capture_output=True)
+    images = configured("tiny_imagenet", tmp_path, image_size=32).read()
+    assert images.train_labels.bincount().tolist() == [100] * 200
+    assert images.test_labels.bincount().tolist() == [10] * 200

@@ -1,0 +1,121 @@
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+from backdoor_lab.reports.features import embed, feature_picture
+from backdoor_lab.reports.pictures import score_picture, trigger_picture
+from backdoor_lab.reports.table import grid_table, percent, result_table, run_title
+
+DIGITS = [str(label) for label in range(10)]
+
+
+@pytest.fixture
+def result():
+    return {
+        "dataset": "digits",
+        "model": "preact_resnet18",
+        "attack": "wanet",
+        "defense": "unibp",
+        "aux": "external",
+        "calibration": "gic",
+        "protocol": "short",
+        "seed": 0,
+        "victim": {"acc": 0.9144, "asr": 0.9441, "ra": None},
+        "purified": {"acc": 0.9056, "asr": 0.0147, "ra": 0.887, "der": 0.9603},
+        "seconds": {"victim": 41.2, "victim_cached": True, "purify": 12.34, "total": 56.0},
+        "peak_memory_mb": 1234.5,
+    }
+
+
+def text(table, width=110):
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(table)
+    return console.export_text()
+
+
+def test_title(result):
+    assert run_title(result) == "wanet → unibp (external, gic), digits, seed 0"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(0.9144, "91.44"), (0.0, "0.00"), (None, "–"), (float("nan"), "–")]
+)
+def test_percent(value, shown):
+    assert percent(value) == shown
+
+
+def test_result_table(result):
+    lines = text(result_table(result)).splitlines()
+    (victim,) = [line for line in lines if "victim" in line]
+    (purified,) = [line for line in lines if "purified" in line]
+    assert [cell.strip() for cell in victim.split("│")[1:-1]] == [
+        "victim (cached)",
+        *("91.44", "94.41", "–", "–", "41.2"),
+    ]
+    assert [cell.strip() for cell in purified.split("│")[1:-1]] == [
+        "purified",
+        *("90.56", "1.47", "88.70", "96.03", "12.3"),
+    ]
+
+
+def test_grid_table_shows_what_varies(result):
+    grid = text(grid_table([result, {**result, "attack": "sig", "purified": None}]))
+    assert "2 runs" in grid
+    assert "seed 0" in grid
+    assert "defense unibp" in grid
+    assert [line.split("│")[1].strip() for line in grid.splitlines() if "│" in line] == [
+        "wanet",
+        "sig",
+    ]
+    assert "91.4 → 90.6" in grid
+    assert "91.4 → –" in grid
+
+
+def test_grid_table_of_nothing():
+    assert "0 runs" in text(grid_table([]))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_trigger_picture(tmp_path, channels):
+    clean = torch.randint(0, 256, (4, channels, 12, 12), dtype=torch.uint8)
+    triggered = clean.clone()
+    triggered[..., -3:, -3:] = 255
+    trigger_picture(tmp_path / "t.png", clean, triggered, torch.arange(4), DIGITS)
+    assert Image.open(tmp_path / "t.png").width > 400
+
+
+def test_score_picture(tmp_path, result):
+    score_picture(tmp_path / "s.png", result)
+    score_picture(tmp_path / "none.png", {**result, "purified": None})
+    assert Image.open(tmp_path / "s.png").width > 400
+    assert (tmp_path / "none.png").exists()
+
+
+def test_feature_picture_is_quick(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 10, (500,), generator=generator)
+    clean = torch.randn(500, 64, generator=generator) + 4 * labels[:, None]
+    features = {"victim": (clean, clean[:400] + 1), "purified": (clean, clean[:400])}
+    started = time.process_time()
+    feature_picture(tmp_path / "f.png", features, labels, DIGITS)
+    assert time.process_time() - started < 20
+    assert Image.open(tmp_path / "f.png").width > 800
+
+
+def test_embedding_is_seeded_and_takes_few_points():
+    values = torch.randn(12, 5).numpy()
+    assert (embed(values, 1) == embed(values, 1)).all()
+
+
+def test_tables_load_nothing_heavy():
+    code = (
+        "import sys, backdoor_lab.reports.table; "
+        "print([m for m in ('torch', 'matplotlib', 'sklearn', 'lightning') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
