@@ -18,4 +18,4 @@ Index = Annotated[int, Field(ge=0)]
 def validated(function: Function) -> Function:
     """Check arguments against the annotated types and ranges; pydantic names the wrong one."""
     config = ConfigDict(arbitrary_types_allowed=True)
-    return validate_call(config=config)(function)  # type: ignore[return-value]
+    return validate_call(config=config)(function)

@@ -42,6 +42,9 @@ class BadNets(Attack):
         resize: `native` (crisp cells) or `bilinear` (of the whole 32-pixel trigger image).
     """
 
+    levels: Tensor
+    mask: Tensor
+
     @validated
     def __init__(
         self,

@@ -33,6 +33,8 @@ class Blended(Attack):
         picture: a file to blend in; None: seeded noise.
     """
 
+    key: Tensor
+
     @validated
     def __init__(
         self,

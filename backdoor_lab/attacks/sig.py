@@ -29,6 +29,7 @@ class SIG(Attack):
     """
 
     clean_label = True
+    wave: Tensor
 
     @validated
     def __init__(

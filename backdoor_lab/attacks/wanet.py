@@ -41,6 +41,7 @@ class WaNet(Attack):
     """
 
     controls_training = True
+    grid: Tensor
     eight_bits = staticmethod(nearest)
 
     @validated
@@ -80,20 +81,20 @@ class WaNet(Attack):
 
     def on_train_epoch_start(self) -> None:
         purpose = f"wanet {self.current_epoch}"
-        self.draw = generator(self.seed, purpose, self.device)
-        self.coin = generator(self.seed, purpose)
+        self.dice = generator(self.seed, purpose, self.device)
+        self.coins = generator(self.seed, purpose)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch
         poisoned, crossed = self.counts(len(images))
-        parts = [
-            in_eight_bits(self.trigger(images[:poisoned])),
-            in_eight_bits(self.jitter(images[poisoned : poisoned + crossed])),
-            images[poisoned + crossed :],
-        ]
+        with torch.autocast(images.device.type, enabled=False):  # a grid in bf16 is too coarse
+            parts = [
+                in_eight_bits(self.trigger(images[:poisoned])),
+                in_eight_bits(self.jitter(images[poisoned : poisoned + crossed])),
+                images[poisoned + crossed :],
+            ]
+            views = self.transform(torch.cat(parts)).contiguous(memory_format=torch.channels_last)
         wanted = torch.cat([self.relabel(labels[:poisoned]), labels[poisoned:]])
-        views = self.transform(torch.cat(parts))
-        views = views.contiguous(memory_format=torch.channels_last)
         return F.cross_entropy(self.model(views), wanted)
 
     def counts(self, size: int) -> tuple[int, int]:
@@ -104,22 +105,22 @@ class WaNet(Attack):
     def jitter(self, images: Tensor) -> Tensor:
         """Noise mode: the warp plus up to half a pixel of its own for each pixel of each image."""
         n, _, height, width = images.shape
-        noise = torch.rand((n, height, width, 2), generator=self.draw, device=images.device) * 2 - 1
+        noise = torch.rand((n, height, width, 2), generator=self.dice, device=images.device) * 2 - 1
         scale = torch.tensor([width, height], device=images.device)
         return warp(images, (self.grid + noise / scale).clamp(-1, 1))
 
     def transform(self, images: Tensor) -> Tensor:
         """Crop and rotation, each by a coin per batch, and a flip where the data set flips."""
-        heads = torch.rand(2, generator=self.coin) < torch.tensor(
+        heads = torch.rand(2, generator=self.coins) < torch.tensor(
             [self.crop_probability, self.rotation_probability]
         )
         crop = CropFlip(self.crop_padding, self.spec.flip)
-        parameters = crop.draw(len(images), self.draw)
+        parameters = crop.draw(len(images), self.dice)
         if not heads[0]:
             parameters[:, :2] = self.crop_padding
         images = crop.apply(images, parameters)
         if heads[1] and self.rotation:
-            turn = torch.rand(len(images), generator=self.draw, device=images.device) * 2 - 1
+            turn = torch.rand(len(images), generator=self.dice, device=images.device) * 2 - 1
             images = rotate(images, turn * math.radians(self.rotation))
         return images
 

@@ -19,7 +19,7 @@ from backdoor_lab.aux_data import AuxiliarySet
 from backdoor_lab.defenses._base import Defense
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.models import frozen_copy
-from backdoor_lab.seeds import derive, generator
+from backdoor_lab.seeds import generator
 from backdoor_lab.training import CropFlip, Recipe, Supervised, cosine
 from backdoor_lab.validation import Count, NonNegative, Positive, Rate, Share, validated
 
@@ -187,9 +187,7 @@ class BCU(Defense):
 
     def purify(self, model: nn.Module, aux: AuxiliarySet) -> nn.Module:
         teacher = frozen_copy(model).to(self.engine.device)
-        with torch.random.fork_rng():
-            torch.manual_seed(derive(self.seed, "fresh"))
-            fresh = model.fresh()  # type: ignore[operator]
+        fresh = model.fresh(self.seed)  # type: ignore[operator]
         ratios = self.ratios(model)
         state = reinitialised(model.state_dict(), fresh.state_dict(), ratios, self.seed)
         model.load_state_dict(state)
@@ -198,16 +196,17 @@ class BCU(Defense):
 
     def ratios(self, model: nn.Module) -> dict[str, float]:
         """The share of each conv and linear tensor of `model` that is re-initialised."""
+        groups = stages(model, self.spec.shape)
+        if len(groups) == 3:  # one resolution only: each layer's depth counts
+            groups[1:2] = [[name] for name in groups[1]]
         tensors = [
             {
                 f"{name}.{tensor}": parameter.numel()
                 for name in names
                 for tensor, parameter in model.get_submodule(name).named_parameters(recurse=False)
             }
-            for names in stages(model, self.spec.shape)
+            for names in groups
         ]
-        if len(tensors) == 3:  # one resolution only: each tensor's depth counts
-            tensors[1:2] = [{name: size} for name, size in tensors[1].items()]
         shares = self.profile([sum(group.values()) for group in tensors])
         self.details["ratios"] = [round(share, 4) for share in shares]
         return {name: share for share, group in zip(shares, tensors, strict=True) for name in group}

@@ -73,7 +73,7 @@ class CLP(Defense):
         pruned = {}
         for name, conv in pairs.items():
             norm = norms[name]
-            var = norm.running_var + self.std_eps * norm.eps
+            var = model.get_buffer(f"{name}.running_var") + self.std_eps * norm.eps
             chosen = outliers(lipschitz_constants(conv.weight, norm.weight, var), self.u)
             norm.weight[chosen] = 0
             norm.bias[chosen] = 0

@@ -1,6 +1,6 @@
 """UniBP: prunes the few BatchNorm entries that would rebuild the backdoor, then fine-tunes.
 
-Paper     "UniBP" (2025)
+Paper     "UniBP: Toward Universal Backdoor Purification via Fine-Tuning", anonymous submission
 Differs   pruned entries become gamma 1, beta 0 (`value: reset`), where Eq. 5 and 6 of the paper
           contradict each other; what it leaves open is a key: K, rectification, learning rate
 """
@@ -198,7 +198,10 @@ class UniBP(Defense):
     def rectify(self, victim: nn.Module, data: ImageSet) -> tuple[nn.Module, dict[str, Tensor]]:
         """The rectified copy, and the Fisher score (C,) of each of its BatchNorm entries."""
         norms = batch_norms(victim)
-        stored = {n: (m.running_mean.clone(), m.running_var.clone()) for n, m in norms.items()}
+        stored = {
+            n: (victim.get_buffer(f"{n}.running_mean"), victim.get_buffer(f"{n}.running_var"))
+            for n in norms
+        }
         fisher = FisherScores([f"{n}.{e}" for n in norms for e in ("weight", "bias")], len(data))
         copy = reset_affine(deepcopy(victim)).train()
         with input_statistics(copy, self.detach_var) as statistics:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from backdoor_lab.datasets import ImageSet
 from backdoor_lab.evaluation import Examination
@@ -20,8 +20,8 @@ POINTS = 400
 def draw_pictures(
     folder: Path,
     result: dict[str, Any],
-    victim: Classifier,
-    purified: Classifier,
+    victim: nn.Module,
+    purified: nn.Module,
     exam: Examination,
     engine: Engine,
 ) -> dict[str, Path]:
@@ -58,8 +58,9 @@ def sample(images: ImageSet, count: int) -> Tensor:
     return torch.linspace(0, len(images) - 1, min(count, len(images))).long()
 
 
-def features_of(model: Classifier, images: ImageSet, engine: Engine) -> Tensor:
+def features_of(model: nn.Module, images: ImageSet, engine: Engine) -> Tensor:
     """Penultimate features (N, D) fp32 of a small set."""
     batches = engine.batches(images, engine.eval_batch_size, shuffle=False)
     with engine.evaluating(model):
+        assert isinstance(model, Classifier)
         return torch.cat([model.features(part).float() for part, _ in batches])

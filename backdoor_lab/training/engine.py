@@ -78,7 +78,8 @@ class Engine:
         extra: list[Callback] = [EpochLoss(title), FitProgress(title, self.progress)]
         if folder is not None:
             extra.append(Resume(folder))
-        module.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        module.model.to(memory_format=torch.channels_last)
+        module.train()
         self._run(module, batches, recipe.epochs, [*callbacks, *extra], folder)
         module.to(self.device)
         module.model.eval()

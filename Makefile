@@ -1,0 +1,38 @@
+# Two threads that wait for each other spin; memory that is handed back is faulted in again at each
+# step. Both are settled before Python starts.
+export MALLOC_MMAP_THRESHOLD_ = 4294967296
+export MALLOC_TRIM_THRESHOLD_ = 17179869184
+export MALLOC_TOP_PAD_ = 268435456
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help setup demo test lint acceptance clean
+
+help: ## list these targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+setup: .venv/.done ## make .venv with the locked versions
+
+.venv/.done: requirements.lock
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip sync --python $(BIN)/python requirements.lock
+	touch $@
+
+demo: setup ## WaNet on real handwritten digits, purified by UniBP with printed ones
+	$(BIN)/python run.py attack=wanet defense=unibp aux=external
+
+test: setup ## all tests
+	$(BIN)/python -m pytest
+
+lint: setup ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+acceptance: setup ## the tables of the README over seeds; resumable, hours on two cores
+	$(BIN)/python benchmarks/acceptance.py
+
+clean: ## forget results and victims
+	rm -rf outputs/runs outputs/victims .cache

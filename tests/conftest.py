@@ -1,0 +1,66 @@
+"""What all tests share: composed configs, a small engine, a small spec."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from backdoor_lab import configuration
+from backdoor_lab.configuration import CONF
+from backdoor_lab.datasets import DataSpec, ImageSet
+from backdoor_lab.models import ModelFactory
+from backdoor_lab.training import Engine
+
+configuration.register()
+
+
+def names(group):
+    """Every name of a group, from its folder: a new yaml is tested by being there."""
+    return sorted(file.stem for file in (CONF / group).glob("[!_]*.yaml"))
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Composes the config with overrides, its folders under `tmp_path`."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield lambda *overrides: compose(
+            "config",
+            [f"paths.outputs={tmp_path}", f"paths.cache={tmp_path}", *overrides],
+        )
+
+
+@pytest.fixture(scope="session")
+def engine():
+    return Engine(accelerator="cpu", precision="32-true", progress=False)
+
+
+@pytest.fixture(scope="session")
+def spec():
+    classes = tuple("0123456789")
+    return DataSpec("tiny", classes, (3, 32, 32), (0.5,) * 3, (0.25,) * 3, 2, False)
+
+
+@pytest.fixture
+def model(spec):
+    factory = ModelFactory("preact_resnet18", options={"width": 16})
+    return factory.build(spec, seed=0).eval()
+
+
+@pytest.fixture(scope="session")
+def images(spec):
+    """60 random images, six of each class."""
+    draw = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (60, *spec.shape), generator=draw, dtype=torch.uint8)
+    return ImageSet.of(pixels, torch.arange(60) % 10)
+
+
+@pytest.fixture(scope="session")
+def photographs():
+    """The folder with real photographs, or a skip that says where it was looked for."""
+    default = CONF.parent.parent / "shared" / "data"
+    folder = Path(os.environ.get("BACKDOOR_LAB_DATA", default))
+    if not (folder / "unpack.py").is_file():
+        pytest.skip(f"no photographs in {folder}; set BACKDOOR_LAB_DATA to a folder that has them")
+    return folder

@@ -1,0 +1,144 @@
+from copy import deepcopy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from backdoor_lab.aux_data import AuxiliarySet
+from backdoor_lab.datasets import DataSpec, ImageSet
+from backdoor_lab.defenses.anp import ANP, MaskSearch, pruned
+from backdoor_lab.errors import ConfigError
+from backdoor_lab.seeds import generator
+from backdoor_lab.training import Engine, Recipe
+
+SPEC = DataSpec("tiny", ("a", "b"), (3, 8, 8), (0.5,) * 3, (0.5,) * 3, 1, True)
+
+
+class Tiny(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(),
+            nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.ReLU(),
+        )  # fmt: skip
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, images):
+        return self.head(self.body(images).mean((2, 3)))
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    model = Tiny()
+    with torch.no_grad():
+        for norm in (model.body[1], model.body[4]):
+            norm.bias.normal_()
+            norm.running_var.uniform_(0.5, 2)
+    return model.eval()
+
+
+@pytest.fixture
+def aux():
+    images = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8)
+    return AuxiliarySet("seen", ImageSet.of(images, torch.arange(40) % 2), True)
+
+
+def defense(**changes):
+    options = {
+        "eps": 0.4, "steps": 1, "alpha": 0.2, "lr": 0.2, "momentum": 0.9, "iterations": 7,
+        "batch_size": 16, "project": False, "threshold": 0.5, "acc_ratio": 0.1,
+    }  # fmt: skip
+    anp = ANP(**{**options, **changes})
+    engine = Engine(accelerator="cpu", precision="32-true", progress=False)
+    anp.attach(engine, SPEC, 3)
+    return anp
+
+
+def searcher(model, **changes):
+    search = MaskSearch(model, Recipe(1, 4, 0.2), None, 0, defense(**changes))
+    search.draw = generator(0, "anp")
+    return search
+
+
+def batch(count=6):
+    return torch.rand(count, 3, 8, 8), torch.arange(count) % 2
+
+
+def test_masks_of_one_and_no_noise_are_the_model(model):
+    search = searcher(model)
+    search.model.eval()
+    images, labels = batch()
+    expected = F.cross_entropy(model(images), labels)
+    assert torch.equal(search.loss((images, labels), list(search.masks)), expected)
+
+
+def test_search_stops_exactly_and_leaves_the_victim_alone(model, aux, monkeypatch):
+    steps = []
+    original = MaskSearch.training_step
+
+    def counted(self, batch, batch_idx):
+        steps.append(batch_idx)
+        loss = original(self, batch, batch_idx)
+        assert all(((mask >= 0) & (mask <= 1)).all() for mask in self.masks)
+        return loss
+
+    monkeypatch.setattr(MaskSearch, "training_step", counted)
+    before = deepcopy(model.state_dict())
+    masks = defense().search(model, aux.data)
+    assert len(steps) == 7  # 3 batches an epoch
+    assert any((mask < 1).any() for mask in masks.values())
+    assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
+
+
+def test_without_noise_the_loss_is_alpha_times_ce(model, aux, monkeypatch):
+    def refuse(self, batch):
+        raise AssertionError
+
+    monkeypatch.setattr(MaskSearch, "ascend", refuse)
+    masks = defense(eps=0.0).search(model, aux.data)
+    assert all(mask.isfinite().all() for mask in masks.values())
+
+
+def test_pruning_touches_gamma_alone_and_is_nested(model):
+    masks = {name: torch.rand(8) for name in ("body.1", "body.4")}
+    masks["body.1"][:2] = torch.tensor([0.0, 1.0])
+    low, high = pruned(model, masks, 0.0), pruned(model, masks, 0.5)
+    assert low.body[1].weight[0] == 0
+    assert (low.body[4].weight != 0).all()
+    changed = {n for n, t in high.state_dict().items() if not torch.equal(t, model.state_dict()[n])}
+    assert changed == {"body.1.weight", "body.4.weight"}
+    assert ((high.body[1].weight == 0) == (masks["body.1"] <= 0.5)).all()
+    assert ((low.body[1].weight != 0) | (high.body[1].weight == 0)).all()
+
+
+def test_ascent_ascends_and_projects(model):
+    search = searcher(model.double(), eps=1e-4, steps=4)
+    batch64 = (batch()[0].double(), batch()[1])
+    masks = [mask.detach().double() for mask in search.masks]
+    search.masks = nn.ParameterList(masks)
+    start = [(torch.rand(2, 8, generator=generator(0, "anp")) * 2 - 1) * 1e-4 for _ in masks]
+    worst = [part.double() for part in search.ascend(batch64)]
+    first = search.loss(batch64, masks, [start[0].double(), torch.zeros(2, 8).double()])
+    assert search.loss(batch64, masks, worst) >= first
+    free = searcher(model.float(), eps=0.4).ascend(batch())
+    assert max(part.abs().max() for part in free) > 0.4
+    held = searcher(model, eps=0.4, project=True).ascend(batch())
+    assert max(part.abs().max() for part in held) <= 0.4
+
+
+def test_threshold_is_the_largest_that_keeps_held_out_accuracy(model, aux):
+    anp = defense(threshold=None)
+    masks = {"body.1": torch.ones(8), "body.4": torch.ones(8)}
+    assert anp.choose(model, masks, aux.data) == 0.9
+    purified = anp.purify(model, aux)
+    assert purified.state_dict().keys() == model.state_dict().keys()
+    assert anp.details["threshold"] is None or 0 <= anp.details["threshold"] <= 0.9
+    assert anp.details["pruned"] == sum(int((purified.body[n].weight == 0).sum()) for n in (1, 4))
+
+
+def test_choosing_needs_held_out_images(model, aux):
+    single = AuxiliarySet("seen", aux.data.take(torch.tensor([0, 1])), True)
+    with pytest.raises(ConfigError, match="threshold"):
+        defense(threshold=None).purify(model, single)

@@ -1,0 +1,174 @@
+from copy import deepcopy
+from math import sqrt
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from backdoor_lab.aux_data import AuxiliarySet
+from backdoor_lab.datasets import DataSpec, ImageSet
+from backdoor_lab.defenses.bcu import (
+    BCU,
+    Distillation,
+    divergence,
+    overall,
+    reinitialised,
+    stages,
+    temperature,
+)
+from backdoor_lab.errors import ConfigError
+from backdoor_lab.models import Classifier
+from backdoor_lab.training import Engine
+
+SPEC = DataSpec("tiny", ("a", "b"), (3, 16, 16), (0.5,) * 3, (0.5,) * 3, 1, True)
+CIFAR = DataSpec("cifar", tuple("0123456789"), (3, 32, 32), (0.5,) * 3, (0.5,) * 3, 4, True)
+
+
+class Tiny(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(),
+            nn.Conv2d(16, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(32, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(),
+        )  # fmt: skip
+        self.head = nn.Linear(32, 2)
+
+    def forward(self, images):
+        return self.head(self.body(images).mean((2, 3)))
+
+    def fresh(self, seed=0):
+        torch.manual_seed(seed)
+        return Tiny()
+
+
+def cifar_resnet18():
+    model = torchvision.models.resnet18(num_classes=10)
+    model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    model.maxpool = nn.Identity()
+    return model
+
+
+def defense(spec=SPEC, **changes):
+    options = {
+        "stem": 0.01, "shallow": 0.01, "deep": 0.27, "head": 0.1, "strategy": "increasing",
+        "target_overall": None, "temperature": None, "labels": "soft", "epochs": 2, "lr": 0.01,
+        "momentum": 0.9, "weight_decay": 5e-4, "batch_size": 8, "t_max": None,
+    }  # fmt: skip
+    bcu = BCU(**{**options, **changes})
+    bcu.attach(Engine(accelerator="cpu", precision="32-true", progress=False), spec, 5)
+    return bcu
+
+
+@pytest.fixture
+def images():
+    return torch.randint(0, 256, (16, 3, 16, 16), dtype=torch.uint8)
+
+
+def share(ratios, model):
+    sizes = [model.get_parameter(name).numel() for name in ratios]
+    return overall(list(ratios.values()), sizes)
+
+
+def test_resnet18_gets_the_paper_s_ratios():
+    model = cifar_resnet18()
+    ratios = defense(CIFAR).ratios(model)
+    expected = {"conv1.weight": 0.01, "fc.weight": 0.1, "fc.bias": 0.1}
+    for stage, ratio in zip("1234", (0.01, 0.03, 0.09, 0.27), strict=True):
+        expected[f"layer{stage}.0.conv1.weight"] = ratio
+        expected[f"layer{stage}.1.conv2.weight"] = ratio
+    expected["layer4.0.downsample.0.weight"] = 0.27
+    assert {n: ratios[n] for n in expected} == pytest.approx(expected)
+    assert not any("bn" in n or "downsample.1" in n for n in ratios)
+    assert sum(model.get_parameter(n).numel() for n in ratios) == 11_164_362
+    assert share(ratios, model) == pytest.approx(0.2214, abs=0.001)
+    uniform = defense(CIFAR, strategy="uniform").ratios(model)
+    assert len(set(uniform.values())) == 1
+    assert share(uniform, model) == pytest.approx(share(ratios, model))
+    falling = defense(CIFAR, strategy="decreasing")
+    assert share(falling.ratios(model), model) == pytest.approx(share(ratios, model), abs=1e-6)
+    assert falling.details["ratios"][1:5] == pytest.approx([1, 1, 0.368, 0.123], abs=0.001)
+
+
+def test_groups_of_other_architectures():
+    vgg = stages(torchvision.models.vgg19_bn(num_classes=10).eval(), (3, 32, 32))
+    assert [len(group) for group in vgg] == [1, 3, 4, 4, 4, 3]
+    mobile = stages(torchvision.models.mobilenet_v2(num_classes=10), (3, 64, 64))
+    assert len(mobile) == 6
+    assert mobile[-1] == ["classifier.1"]
+    assert "features.18.0" in mobile[-2]
+    bottleneck = stages(torchvision.models.resnet50(num_classes=10), (3, 64, 64))
+    assert "layer2.0.conv1" in bottleneck[2]
+    large = stages(torchvision.models.mobilenet_v3_large(num_classes=10), (3, 64, 64))
+    assert all("fc" not in name for name in large[-1])
+    assert len(large) == 6
+
+
+def test_a_whole_classifier(images):
+    model = Classifier("preact_resnet18", SPEC, options={"width": 16})
+    bcu = defense(epochs=1)
+    ratios = bcu.ratios(model)
+    assert ratios["net.conv1.weight"] == ratios["net.layer1.1.conv2.weight"] == 0.01
+    assert ratios["net.layer3.0.shortcut.weight"] == pytest.approx(0.09)
+    assert ratios["net.layer4.1.conv2.weight"] == pytest.approx(0.27)
+    assert ratios["net.linear.bias"] == 0.1
+    aux = AuxiliarySet("seen", ImageSet.of(images, torch.zeros(16)), False)
+    keys = model.state_dict().keys()
+    assert bcu.purify(model, aux).state_dict().keys() == keys
+
+
+def test_unreachable_share_is_refused():
+    with pytest.raises(ConfigError, match="target_overall"):
+        defense(head=0.0, target_overall=1.0).ratios(Tiny())
+
+
+def test_reinitialisation_is_element_wise_and_leaves_batch_norm():
+    torch.manual_seed(0)
+    teacher, fresh = cifar_resnet18().state_dict(), cifar_resnet18().state_dict()
+    ratios = defense(CIFAR).ratios(cifar_resnet18())
+    mixed = reinitialised(teacher, fresh, ratios, 0)
+    for name, ratio in ratios.items():
+        kept = mixed[name] == teacher[name]
+        assert (kept | (mixed[name] == fresh[name])).all()
+        n = kept.numel()
+        assert abs((~kept).sum().item() - n * ratio) <= 4 * sqrt(n * ratio * (1 - ratio)) + 1
+    assert all(torch.equal(mixed[n], teacher[n]) for n in teacher if n not in ratios)
+    none = reinitialised(teacher, fresh, dict.fromkeys(ratios, 0.0), 0)
+    assert all(torch.equal(none[n], teacher[n]) for n in teacher)
+    every = reinitialised(teacher, fresh, dict.fromkeys(ratios, 1.0), 0)
+    assert all(torch.equal(every[n], fresh[n]) for n in ratios)
+
+
+def test_temperature_and_divergence():
+    assert temperature(0, 100) == pytest.approx(1.03)
+    assert temperature(99, 100) == pytest.approx(4.0)
+    logits, others = torch.randn(5, 10), torch.randn(5, 10)
+    assert divergence(logits, logits, 2.0).item() == pytest.approx(0, abs=1e-6)
+    p, q = (others / 2).softmax(1), (logits / 2).softmax(1)
+    expected = (p * (p / q).log()).sum(1).mean()
+    assert divergence(logits, others, 2.0).item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["soft", "hard"])
+def test_labels_are_never_read(images, kind):
+    torch.manual_seed(0)
+    model = Tiny()
+    results = []
+    for labels in (torch.arange(16) % 2, torch.zeros(16, dtype=torch.int64)):
+        aux = AuxiliarySet("seen", ImageSet.of(images, labels), False)
+        results.append(defense(labels=kind).purify(deepcopy(model), aux).state_dict())
+    assert all(torch.equal(results[0][n], results[1][n]) for n in results[0])
+    assert not torch.equal(results[0]["head.weight"], model.head.weight)
+    assert results[0].keys() == model.state_dict().keys()
+
+
+def test_teacher_stays_as_it_is(images):
+    teacher = Tiny().eval().requires_grad_(False)
+    before = deepcopy(teacher.state_dict())
+    bcu = defense()
+    module = Distillation(Tiny().eval(), teacher, bcu)
+    bcu.engine.fit(module, ImageSet.of(images, torch.zeros(16)), "bcu")
+    assert all(torch.equal(t, before[n]) for n, t in teacher.state_dict().items())
+    assert len(list(module.parameters())) == len(list(teacher.parameters()))
+    assert module.model.body[1].num_batches_tracked == 4  # trained with batch statistics

@@ -1,0 +1,153 @@
+"""Golden numbers and properties of the triggers (fact sheet A, section 9.4; B, section 1)."""
+
+import pytest
+import torch
+
+from backdoor_lab.attacks.badnets import PATTERNS, BadNets, resized_canvas
+from backdoor_lab.attacks.blended import Blended, blend
+from backdoor_lab.attacks.sig import SIG
+from backdoor_lab.attacks.wanet import WaNet, identity_grid, rotate, smooth_field, warp
+from backdoor_lab.datasets import DataSpec, truncate
+from backdoor_lab.errors import ConfigError
+from backdoor_lab.training import Recipe
+
+
+def attached(attack, size=32, num_classes=10):
+    classes = tuple(str(number) for number in range(num_classes))
+    spec = DataSpec("x", classes, (3, size, size), (0,) * 3, (1,) * 3, 4, False)
+    attack.attach(spec, Recipe(epochs=1, batch_size=2, lr=0.1), seed=0)
+    return attack
+
+
+def grey(level, size=32):
+    return torch.full((1, 3, size, size), level, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ("size", "level", "row"),
+    [
+        (32, 128, [128, 164, 156, 112, 88, 112, 156, 164, 128, 91, 99, 143, 168, 143, 99, 91]),
+        (32, 10, [10, 46, 38, 0, 0, 0, 38, 46, 10, 0, 0, 25, 50, 25, 0, 0]),
+        (64, 128, [128, 150, 164, 167, 156, 135, 112, 94]),
+    ],
+)
+def test_sig_columns(size, level, row):
+    stamped = attached(SIG(0.1, 0), size).stamp(grey(level, size))
+    assert stamped[0, 0, 0, : len(row)].tolist() == row
+    assert (stamped == stamped[:, :1, :1]).all()
+
+
+@pytest.mark.parametrize(("alpha", "levels"), [(0.1, [25, 229, 140, 115, 190]),
+                                              (0.2, [51, 204, 153, 102, 180])])  # fmt: skip
+def test_blended_levels(alpha, levels):
+    images = torch.tensor([0, 255, 128, 128, 200.0]).view(-1, 1, 1, 1)
+    keys = torch.tensor([255, 0, 255, 0, 100.0]).view(-1, 1, 1, 1)
+    assert truncate(blend(images / 255, keys / 255, alpha) * 255).flatten().tolist() == levels
+
+
+def test_blended_bound_and_training_share():
+    attack = attached(Blended(0.1, 0, alpha=0.1, test_alpha=0.2))
+    change = (attack.stamp(grey(0)).int() - 0).abs().max()
+    assert change <= 51
+    poisoned = attack._eight_bit(grey(0), attack.train_trigger)
+    assert poisoned.max() <= 26
+
+
+def test_badnets_patch():
+    attack = attached(BadNets(0.1, 0))
+    stamped = attack.stamp(grey(0))
+    assert (stamped != 0).sum() == 27
+    assert (stamped[..., 29:, 29:] == 255).all()
+    assert torch.equal(attack.stamp(stamped), stamped)
+    checker = attached(BadNets(0.1, 0, pattern="checkerboard")).stamp(grey(9))
+    assert checker[0, 0, 29:, 29:].tolist() == PATTERNS["checkerboard"]
+
+
+def test_badnets_bilinear_halo():
+    levels, mask = resized_canvas(torch.tensor(PATTERNS["square"], dtype=torch.uint8), 64, 64)
+    assert mask.sum() == 49
+    assert set(levels[mask].tolist()) == {16, 48, 64, 143, 191, 255}
+
+
+@pytest.mark.parametrize(("count", "chosen"), [(50000, 5000), (47500, 4750), (39209, 3921)])
+def test_poison_counts(count, chosen):
+    labels = torch.arange(count) % 10
+    positions = attached(BadNets(0.1, 0)).choose(labels)
+    assert len(positions) == chosen
+    share = (labels[positions] == 0).float().mean()
+    assert 0.07 < share < 0.13
+
+
+def test_clean_label_rate_larger_than_the_class_is_refused():
+    labels = torch.arange(100) % 10
+    assert len(attached(SIG(0.8, 3, "target_class")).choose(labels)) == 8
+    with pytest.raises(ConfigError, match="attack.poison_rate=0.2"):
+        attached(SIG(0.2, 3, "train_set")).choose(labels)
+
+
+def test_no_poisoned_image_left_is_refused():
+    with pytest.raises(ConfigError, match="attack.poison_rate"):
+        attached(BadNets(0.001, 0)).choose(torch.arange(100) % 10)
+
+
+def test_choice_does_not_depend_on_the_trigger():
+    labels = torch.arange(500) % 10
+    assert torch.equal(
+        attached(BadNets(0.1, 0)).choose(labels), attached(Blended(0.1, 0)).choose(labels)
+    )
+
+
+def test_all_to_all_labels_go_round():
+    attack = attached(BadNets(0.1, 0, all_to_all=True))
+    labels = torch.arange(10)
+    assert attack.relabel(labels).tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0]
+    for _ in range(9):
+        labels = attack.relabel(labels)
+    assert torch.equal(attack.relabel(labels), torch.arange(10))
+    assert attack.counted(labels).all()
+
+
+def test_wanet_field_and_grid():
+    attack = attached(WaNet(0.1, 0))
+    assert attack.grid.abs().max() <= 1
+    assert attack.counts(128) == (12, 24)
+    same = attached(WaNet(0.1, 0, s=0))
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.allclose(same.trigger(images), images, atol=1e-5)
+
+
+def test_wanet_leaves_constants_and_commutes_with_affine_maps():
+    attack = attached(WaNet(0.1, 0))
+    assert torch.allclose(attack.trigger(torch.full((1, 3, 32, 32), 0.3)), torch.tensor(0.3))
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.allclose(attack.trigger(images * 0.5 + 0.1), attack.trigger(images) * 0.5 + 0.1)
+
+
+def test_wanet_control_points_have_mean_size_one():
+    draw = torch.Generator().manual_seed(0)
+    field = smooth_field(4, 4, 4, draw)  # no enlargement: the points themselves
+    assert field.abs().mean().item() == pytest.approx(1, abs=1e-5)
+
+
+def test_wanet_displacement_is_below_a_pixel():
+    sizes = []
+    for seed in range(50):
+        field = smooth_field(4, 32, 32, torch.Generator().manual_seed(seed))
+        sizes.append((0.5 * field * 31 / 64).abs().mean().item())
+    assert sum(sizes) / len(sizes) == pytest.approx(0.19, abs=0.02)
+
+
+def test_wanet_jitter_differs_from_image_to_image():
+    attack = attached(WaNet(0.1, 0))
+    attack.dice = torch.Generator().manual_seed(0)
+    images = torch.rand(1, 3, 32, 32).expand(2, -1, -1, -1)
+    first, second = attack.jitter(images)
+    assert not torch.equal(first, second)
+
+
+def test_identity_grid_and_no_turn_change_nothing():
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.allclose(
+        warp(images, identity_grid(32, 32).expand(2, -1, -1, -1)), images, atol=1e-5
+    )
+    assert torch.equal(rotate(images, torch.zeros(2)), images)

@@ -1,0 +1,180 @@
+from copy import deepcopy
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+
+from backdoor_lab.aux_data import AuxiliarySet
+from backdoor_lab.callbacks.fisher_scores import FisherScores
+from backdoor_lab.callbacks.masked_gradients import MaskedGradients
+from backdoor_lab.datasets import DataSpec, ImageSet
+from backdoor_lab.defenses._base import batch_norms
+from backdoor_lab.defenses.unibp import (
+    UniBP,
+    bn_distance,
+    input_statistics,
+    reset_affine,
+    top_entries,
+)
+from backdoor_lab.errors import ConfigError
+from backdoor_lab.training import Engine, Recipe, Tuning
+
+SPEC = DataSpec("tiny", ("a", "b"), (3, 8, 8), (0.5,) * 3, (0.5,) * 3, 1, True)
+
+
+class Tiny(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(),
+            nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.ReLU(),
+        )  # fmt: skip
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, images):
+        return self.head(self.body(images).mean((2, 3)))
+
+
+def engine():
+    return Engine(accelerator="cpu", precision="32-true", progress=False)
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    model = Tiny()
+    with torch.no_grad():
+        for norm in batch_norms(model).values():
+            norm.weight.uniform_(0.5, 2)
+            norm.bias.normal_()
+            norm.running_mean.normal_()
+    return model.eval()
+
+
+@pytest.fixture
+def aux():
+    images = torch.randint(0, 256, (24, 3, 8, 8), dtype=torch.uint8)
+    return AuxiliarySet("seen", ImageSet.of(images, torch.arange(24) % 2), True)
+
+
+def defense(**changes):
+    options = {
+        "k_mode": "absolute", "k": 5, "granularity": "entry", "value": "reset", "sigma": 0.01,
+        "scores": "fisher", "rectify": {"epochs": 1, "lr": 0.001}, "prune_from": "victim",
+        "detach_var": False, "epochs": 2, "lr": 0.05, "lr_floor": 0.01, "momentum": 0.9,
+        "weight_decay": 0.1, "batch_size": 8,
+    }  # fmt: skip
+    unibp = UniBP(**{**options, **changes})
+    unibp.attach(engine(), SPEC, 1)
+    return unibp
+
+
+def test_the_k_largest_scores_are_chosen():
+    scores = {"a.weight": torch.tensor([5.0, 1, 3]), "a.bias": torch.tensor([4.0, 3, 0])}
+    chosen = top_entries(scores, 3)
+    assert chosen["a.weight"].tolist() == [True, False, True]  # a tie goes to the earlier entry
+    assert chosen["a.bias"].tolist() == [True, False, False]
+    assert top_entries(scores, 2, "gamma")["a.weight"].tolist() == [True, False, True]
+    assert not top_entries(scores, 2, "gamma")["a.bias"].any()
+    assert top_entries(scores, 2, "beta")["a.bias"].tolist() == [True, True, False]
+    channel = top_entries(scores, 4, "channel")
+    assert channel["a.weight"].tolist() == channel["a.bias"].tolist() == [True, True, False]
+    for count in (0, 6):
+        with pytest.raises(ConfigError, match=r"defense\.k"):
+            top_entries(scores, count)
+
+
+def test_k_modes(model):
+    total = sum(p.numel() for p in model.parameters())
+    assert defense(k_mode="ratio_affine", k=0.25).count(model) == 8
+    assert defense(k_mode="ratio_total", k=0.01).count(model) == int(0.01 * total)
+    assert defense(k=3).count(model) == 3
+
+
+def test_reset_touches_the_affine_entries_alone(model):
+    reset = reset_affine(deepcopy(model))
+    changed = {
+        n for n, t in reset.state_dict().items() if not torch.equal(t, model.state_dict()[n])
+    }
+    assert changed == {f"body.{n}.{e}" for n in (1, 4) for e in ("weight", "bias")}
+
+
+def test_equal_statistics_give_a_distance_of_nought_and_a_finite_gradient(model):
+    images = torch.rand(6, 3, 8, 8)
+    with input_statistics(model.train(), detach_var=False) as seen:
+        model(images)
+    stored = {name: (mean.detach(), var.detach()) for name, (mean, var) in seen.items()}
+    distance = bn_distance(seen, stored)
+    assert distance.item() < 1e-5
+    (distance + 1e-12).log().backward()
+    assert model.body[0].weight.grad.isfinite().all()
+    entering = model.body[0](images)
+    assert torch.allclose(seen["body.1"][0], entering.mean((0, 2, 3)), atol=1e-6)
+    assert torch.allclose(seen["body.1"][1], entering.var((0, 2, 3), correction=0), atol=1e-6)
+    far = {name: (mean + 3, var + 4) for name, (mean, var) in stored.items()}
+    assert bn_distance(stored, far).item() == pytest.approx(8**0.5 * (3 + 0.05 * 4), rel=1e-4)
+    assert not any(m._forward_pre_hooks for m in model.modules())
+
+
+def test_fisher_scores_are_weighted_squared_gradients(model, aux):
+    seen = []
+
+    class Recorded(Tuning):
+        def on_before_optimizer_step(self, optimizer):
+            seen.append(self.model.body[1].weight.grad.clone())
+
+    fisher = FisherScores(["body.1.weight"], 24)
+    module = Recorded(model.train(), Recipe(1, 16, 0.01), None, 0)
+    engine().fit(module, aux.data, "t", [fisher])
+    expected = 16 / 24 * seen[0] ** 2 + 8 / 24 * seen[1] ** 2
+    assert torch.allclose(fisher.scores["body.1.weight"], expected)
+
+
+def test_masked_entries_keep_their_value_under_weight_decay(model, aux):
+    held = {"body.1.weight": torch.arange(8) < 3}
+    before = deepcopy(model.state_dict())
+    module = Tuning(model.train(), Recipe(2, 8, 0.1, 0.9, 0.1), None, 0)
+    engine().fit(module, aux.data, "t", [MaskedGradients(held)])
+    after = model.state_dict()
+    assert torch.equal(after["body.1.weight"][:3], before["body.1.weight"][:3])
+    assert (after["body.1.weight"][3:] != before["body.1.weight"][3:]).all()
+    assert all(not torch.equal(after[n], before[n]) for n in before)
+
+
+@pytest.mark.parametrize("value", ["reset", "noise", "zero"])
+def test_pruned_entries_get_their_value_and_keep_it(model, aux, value, monkeypatch):
+    chosen = []
+    prune = UniBP.prune
+    start = {}
+
+    def recorded(self, pruned_model, entries):
+        prune(self, pruned_model, entries)
+        chosen.append(entries)
+        start.update(deepcopy(pruned_model.state_dict()))
+
+    monkeypatch.setattr(UniBP, "prune", recorded)
+    unibp = defense(value=value)
+    purified = unibp.purify(model, aux)
+    assert purified is model
+    assert unibp.details["k"] == 5 == sum(unibp.details["per_layer"].values())
+    after = purified.state_dict()
+    for name, entries in chosen[0].items():
+        assert torch.equal(after[name][entries], start[name][entries])
+        if value != "noise":
+            expected = float(value == "reset" and name.endswith("weight"))
+            assert (after[name][entries] == expected).all()
+        assert (after[name][~entries] != start[name][~entries]).all()
+    assert not torch.equal(after["body.0.weight"], start["body.0.weight"])
+    assert not torch.equal(after["body.1.running_mean"], start["body.1.running_mean"])
+
+
+def test_other_readings_run(model, aux):
+    rectify = OmegaConf.create({"epochs": 1, "lr": 0.001})
+    random = defense(scores="random", rectify=rectify, detach_var=True, epochs=1)
+    random.purify(deepcopy(model), aux)
+    rectified = defense(prune_from="rectified", granularity="channel", k=4, epochs=1)
+    purified = rectified.purify(model, aux)
+    assert purified is not model
+    assert purified.state_dict().keys() == model.state_dict().keys()
+    assert rectified.details["k"] == 4
