@@ -24,7 +24,7 @@ demo: setup ## WaNet on real handwritten digits, purified by UniBP with printed 
 	$(BIN)/python run.py attack=wanet defense=unibp aux=external
 
 test: setup ## all tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .

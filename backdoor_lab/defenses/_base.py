@@ -6,7 +6,7 @@ from abc import abstractmethod
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from backdoor_lab.aux_data import AuxiliarySet
 from backdoor_lab.datasets import DataSpec, ImageSet
@@ -95,17 +95,6 @@ class Defense(Supervised):
             count = max(1, int(share * len(members))) if len(members) > 1 else 0
             held[members[torch.randperm(len(members), generator=draw)[:count]]] = True
         return data.take((~held).nonzero().flatten()), data.take(held.nonzero().flatten())
-
-
-def running_statistics(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Running mean and variance (C,) of `norm`.
-
-    Raises:
-        ConfigError: it keeps none.
-    """
-    if norm.running_mean is None or norm.running_var is None:
-        raise ConfigError("model: a BatchNorm without running statistics; allowed: with them")
-    return norm.running_mean, norm.running_var
 
 
 def batch_norms(model: nn.Module) -> dict[str, nn.BatchNorm2d]:

@@ -88,7 +88,7 @@ def test_a_victim_comes_back_as_it_was(tmp_path, spec, model, images):
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -98,7 +98,7 @@ class KillAfter(Resume):
     def on_train_epoch_end(self, trainer, pl_module, *_):
         super().on_train_epoch_end(trainer, pl_module)
         if trainer.current_epoch == 1:
-            raise Killed
+            raise KilledError
 
 
 def tuning(factory_model):
@@ -111,7 +111,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path, model, images,
     engine.fit(tuning(model.train()), images, "whole")
     whole = {key: value.clone() for key, value in model.state_dict().items()}
     model.load_state_dict(start)
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         engine.fit(tuning(model.train()), images, "a", [KillAfter(tmp_path, seconds=0)])
     model.load_state_dict(start)
     engine.fit(tuning(model.train()), images, "b", folder=tmp_path)

@@ -1,0 +1,82 @@
+"""The acceptance table on the embedded digits: means and deviations over seeds 0 to 2.
+
+    python benchmarks/acceptance.py
+
+Runs the grids through the command line (finished cells are not repeated), reads their results and
+writes `benchmarks/acceptance.md`.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from backdoor_lab.configuration import ROOT, versions
+
+OUTPUTS = ROOT / "outputs" / "acceptance"
+GRIDS = [
+    ["attack=badnets,blended,sig,wanet", "defense=unibp,bcu", "aux=seen"],
+    ["attack=badnets,wanet", "defense=ft", "aux=external", "calibration=none,gic"],
+    ["attack=badnets,wanet", "defense=ft,clp,anp,unibp", "aux=seen,external"],
+]
+Key = tuple[str, str, str, str]
+
+
+def run_grids() -> None:
+    """Fill `OUTPUTS`; what is there already is kept."""
+    for grid in GRIDS:
+        common = ["seed=0,1,2", "pictures=false", f"paths.outputs={OUTPUTS}"]
+        subprocess.run([sys.executable, "run.py", "-m", *grid, *common], cwd=ROOT, check=True)
+
+
+def collect() -> dict[Key, list[dict[str, Any]]]:
+    """Results by attack, defense, auxiliary kind and calibration."""
+    found: dict[Key, list[dict[str, Any]]] = defaultdict(list)
+    for file in sorted(OUTPUTS.rglob("result.json")):
+        result = json.loads(file.read_text())
+        key = (result["attack"], result["defense"], result["aux"], result["calibration"])
+        found[key].append(result)
+    return dict(sorted(found.items()))
+
+
+def cell(values: list[float]) -> str:
+    """Mean and standard deviation in percent."""
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{100 * statistics.mean(values):.1f} ± {100 * spread:.1f}"
+
+
+def table(found: dict[Key, list[dict[str, Any]]]) -> str:
+    """Markdown: a row a combination."""
+    names = ("attack", "defense", "aux", "calibration", "n")
+    heads = (*names, "victim ACC", "ASR", "purified ACC", "ASR", "DER")
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for key, results in found.items():
+        scores = [
+            cell([result[model][name] for result in results])
+            for model, name in [
+                *(("victim", "acc"), ("victim", "asr")),
+                *(("purified", "acc"), ("purified", "asr"), ("purified", "der")),
+            ]
+        ]
+        lines.append("| " + " | ".join([*key, str(len(results)), *scores]) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    run_grids()
+    where = f"{platform.machine()} CPU, two cores; " + ", ".join(
+        f"{name} {number}" for name, number in versions().items()
+    )
+    head = "# Embedded digits, seeds 0 to 2: mean ± standard deviation, percent\n\n"
+    made = f"Made by `python benchmarks/acceptance.py` on {where}.\n\n"
+    Path(__file__).with_suffix(".md").write_text(head + made + table(collect()) + "\n")
+
+
+if __name__ == "__main__":
+    main()

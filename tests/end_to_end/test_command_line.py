@@ -1,0 +1,100 @@
+"""What a user types, and what comes back: each command is a process of its own."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from backdoor_lab.configuration import ROOT
+
+QUICK = ["recipe.epochs=1", "dataset.limit_train=200", "dataset.limit_test=100", "pictures=false"]
+
+
+def lab(*arguments, expect=0):
+    """Output of `python run.py ...`, whose exit code is `expect`."""
+    command = [sys.executable, "run.py", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    text = done.stdout + done.stderr
+    assert done.returncode == expect, text
+    return text
+
+
+def results(folder):
+    return [json.loads(file.read_text()) for file in sorted(folder.rglob("result.json"))]
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory):
+    return tmp_path_factory.mktemp("outputs")
+
+
+def test_one_run_leaves_a_result_and_pictures(outputs):
+    arguments = [f"paths.outputs={outputs}/one", "attack=badnets", "defense=unibp", "aux=external"]
+    short = [*QUICK[:3], "aux.size=60", "defense.epochs=1"]
+    text = lab(*arguments, *short, "logger=csv")
+    assert "ACC %" in text
+    (result,) = results(outputs / "one")
+    assert set(result["victim"]) == {"acc", "asr", "ra"}
+    assert set(result["purified"]) == {"acc", "asr", "ra", "der"}
+    assert 0 <= result["purified"]["der"] <= 1
+    assert result["command"].startswith("python run.py ")
+    (folder,) = (file.parent for file in (outputs / "one").rglob("result.json"))
+    assert {"trigger.png", "scores.png", "features.png"} <= {file.name for file in folder.iterdir()}
+    again = lab(*arguments, *short, "logger=csv")
+    assert "finished already" in again
+
+
+def test_a_grid_trains_each_victim_once_and_names_what_failed(outputs):
+    folder = outputs / "grid"
+    text = lab(
+        "-m",
+        f"paths.outputs={folder}",
+        "attack=badnets,blended",
+        "defense=none,clp",
+        "aux=seen,reserved",
+        "aux.size=3,150",
+        *QUICK,
+        expect=1,
+    )
+    assert "12 done, 4 failed" in text
+    assert "aux=reserved aux.size=150" in text
+    assert len(results(folder)) == 12
+    victims = [path for path in (folder / "victims").iterdir() if path.is_dir()]
+    assert len(victims) == 2
+
+
+def test_a_bad_cell_stops_the_grid_before_it_begins(outputs):
+    folder = outputs / "bad"
+    text = lab(
+        "-m", f"paths.outputs={folder}", "attack.target=0,12", "defense=none", *QUICK, expect=1
+    )
+    assert "attack.target=12" in text
+    assert "Traceback" not in text
+    assert not results(folder)
+
+
+def test_a_bad_value_is_one_sentence(outputs):
+    text = lab(f"paths.outputs={outputs}/refused", "attack.poison_rate=2", expect=1)
+    assert "attack.poison_rate" in text
+    assert "Traceback" not in text
+    assert not list((outputs / "refused").rglob("*.yaml"))
+
+
+def test_wandb_works_without_an_account(outputs):
+    lab(
+        f"paths.outputs={outputs}/wandb",
+        "attack=none",
+        "defense=none",
+        "aux=none",
+        "logger=wandb",
+        *QUICK,
+    )
+    (result,) = results(outputs / "wandb")
+    assert result["victim"]["asr"] is None
+    assert list((outputs / "wandb").rglob("*.wandb"))
+
+
+def test_help_and_version_are_quick_and_whole():
+    assert "attack=wanet" in lab("--help")
+    assert "torch" in lab("--version")
