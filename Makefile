@@ -32,7 +32,7 @@ lint: setup ## ruff and mypy
 	$(BIN)/mypy
 
 acceptance: setup ## the tables of the README over seeds; resumable, hours on two cores
-	$(BIN)/python benchmarks/acceptance.py
+	$(BIN)/python -m benchmarks.acceptance
 
 clean: ## forget results and victims
 	rm -rf outputs/runs outputs/victims .cache

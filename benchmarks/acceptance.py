@@ -1,6 +1,6 @@
 """The acceptance table on the embedded digits: means and deviations over seeds 0 to 2.
 
-    python benchmarks/acceptance.py
+    python -m benchmarks.acceptance
 
 Runs the grids through the command line (finished cells are not repeated), reads their results and
 writes `benchmarks/acceptance.md`.
@@ -74,7 +74,7 @@ def main() -> None:
         f"{name} {number}" for name, number in versions().items()
     )
     head = "# Embedded digits, seeds 0 to 2: mean ± standard deviation, percent\n\n"
-    made = f"Made by `python benchmarks/acceptance.py` on {where}.\n\n"
+    made = f"Made by `python -m benchmarks.acceptance` on {where}.\n\n"
     Path(__file__).with_suffix(".md").write_text(head + made + table(collect()) + "\n")
 
 

@@ -1,6 +1,6 @@
 """Images per second of victim training, against a plain DataLoader loop, side by side.
 
-    python benchmarks/throughput.py --model preact_resnet18_narrow --batch 128 --steps 30
+    python -m benchmarks.throughput --model preact_resnet18_narrow --batch 128 --steps 30
 
 `plain` is the kind of loop that the field's benchmarks run: PIL images, per-image transforms in a
 DataLoader, fp32, contiguous tensors, a metric read at each step. `lab` is this project's way.

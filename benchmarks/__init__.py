@@ -1,0 +1,1 @@
+"""Speed and acceptance, measured; each figure says by which command."""
