@@ -14,8 +14,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from backdoor_lab import pipeline
+from backdoor_lab.console import console
 from backdoor_lab.errors import ConfigError
-from backdoor_lab.reports.console import console
 from backdoor_lab.reports.result import Names, read_result
 from backdoor_lab.reports.table import result_table
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from backdoor_lab.aux_data import AuxiliarySet
 from backdoor_lab.calibration._base import Calibration
+from backdoor_lab.console import progress_bar
 from backdoor_lab.datasets import ImageSet, truncate
 from backdoor_lab.models import frozen_copy
-from backdoor_lab.reports.console import progress_bar
 from backdoor_lab.training import Engine, as_floats
 from backdoor_lab.validation import Count, Index, Positive, Share, validated
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
-from backdoor_lab.reports.console import progress_bar
+from backdoor_lab.console import progress_bar
 
 
 class FitProgress(Callback):

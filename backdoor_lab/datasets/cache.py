@@ -19,9 +19,9 @@ from filelock import FileLock
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from backdoor_lab.console import progress_bar
 from backdoor_lab.datasets._base import Dataset, RawImages
 from backdoor_lab.errors import ConfigError
-from backdoor_lab.reports.console import progress_bar
 
 Files = Sequence[tuple[Path, int]]
 
