@@ -6,26 +6,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from backdoor_lab.aux_data import AuxiliarySet
-from backdoor_lab.datasets import DataSpec, ImageSet
+from backdoor_lab.datasets import ImageSet
 from backdoor_lab.defenses.anp import ANP, MaskSearch, pruned
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.seeds import generator
 from backdoor_lab.training import Engine, Recipe
-
-SPEC = DataSpec("tiny", ("a", "b"), (3, 8, 8), (0.5,) * 3, (0.5,) * 3, 1, True)
-
-
-class Tiny(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(),
-            nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.ReLU(),
-        )  # fmt: skip
-        self.head = nn.Linear(8, 2)
-
-    def forward(self, images):
-        return self.head(self.body(images).mean((2, 3)))
+from tests.tiny import SPEC, Tiny
 
 
 @pytest.fixture

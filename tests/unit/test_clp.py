@@ -5,11 +5,9 @@ import torch
 from torch import nn
 
 from backdoor_lab.aux_data import AuxiliarySet
-from backdoor_lab.datasets import DataSpec
 from backdoor_lab.defenses.clp import CLP, graph_pairs, lipschitz_constants, reference_pairs
 from backdoor_lab.models import Classifier
-
-SPEC = DataSpec("tiny", ("a", "b"), (3, 8, 8), (0.5,) * 3, (0.5,) * 3, 1, True)
+from tests.tiny import SPEC
 
 
 class PreAct(nn.Module):

@@ -1,0 +1,22 @@
+"""The smallest network that defenses of batch normalisation have a hold on."""
+
+from torch import nn
+
+from backdoor_lab.datasets import DataSpec
+
+SPEC = DataSpec("tiny", ("a", "b"), (3, 8, 8), (0.5,) * 3, (0.5,) * 3, 1, True)
+
+
+class Tiny(nn.Module):
+    """Two convolutions with BatchNorm, and a head; images (N, 3, 8, 8) to logits (N, 2)."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(),
+            nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.ReLU(),
+        )  # fmt: skip
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, images):
+        return self.head(self.body(images).mean((2, 3)))
