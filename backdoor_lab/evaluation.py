@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from backdoor_lab.attacks import Attack
@@ -13,6 +14,7 @@ from backdoor_lab.metrics import (
     CleanAccuracy,
     RobustAccuracy,
     defense_effectiveness,
+    stealth,
 )
 from backdoor_lab.training import Engine
 
@@ -22,7 +24,8 @@ class Examination:
     """What models are asked: the clean test set, and the triggered images that count.
 
     `triggered` (M images) carries the true labels; `wanted` (M,) is what the attacker wants of
-    them, `counted` (M,) their positions in the test set.
+    them, `counted` (M,) their positions in the test set. `crossed` are all test images as they only
+    look triggered, where the attack has such.
     """
 
     clean: ImageSet
@@ -30,6 +33,7 @@ class Examination:
     wanted: Tensor
     counted: Tensor
     classes: tuple[str, ...]
+    crossed: ImageSet | None = None
 
     @classmethod
     def of(cls, test: ImageSet, attack: Attack) -> Examination:
@@ -38,16 +42,31 @@ class Examination:
         clean = test.take(positions)
         triggered = ImageSet.of(attack.stamp(clean.images), clean.labels)
         wanted = attack.relabel(clean.labels)
-        return cls(test, triggered, wanted, positions, attack.spec.classes)
+        crossed = None
+        if attack.crosses:
+            crossed = ImageSet.of(attack.stamp_cross(test.images), test.labels)
+        return cls(test, triggered, wanted, positions, attack.spec.classes, crossed)
+
+    def stealth(self) -> dict[str, float] | None:
+        """How far triggered images are from clean ones (up to 1,000); None without a trigger."""
+        if not len(self.triggered):
+            return None
+        some = torch.linspace(0, len(self.triggered) - 1, min(len(self.triggered), 1000)).long()
+        clean = self.clean.cut(self.counted[some])
+        return stealth(clean, self.triggered.cut(some))
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Fractions in [0, 1]; None where no triggered image counts."""
+    """Fractions in [0, 1]; None where no triggered image counts, or nothing only looks triggered.
+
+    `cross` is the accuracy on images that only look triggered.
+    """
 
     acc: float
     asr: float | None
     ra: float | None
+    cross: float | None = None
 
     def der(self, before: Scores) -> float | None:
         """DER against the victim's scores."""
@@ -67,4 +86,5 @@ def evaluate(model: nn.Module, exam: Examination, engine: Engine) -> Scores:
     ra = RobustAccuracy().to(engine.device)
     asr.update(predicted, exam.wanted.to(engine.device))
     ra.update(predicted, exam.triggered.labels.to(engine.device))
-    return Scores(acc.compute().item(), asr.compute().item(), ra.compute().item())
+    cross = None if exam.crossed is None else engine.accuracy(model, exam.crossed)
+    return Scores(acc.compute().item(), asr.compute().item(), ra.compute().item(), cross)

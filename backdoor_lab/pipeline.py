@@ -15,7 +15,7 @@ from backdoor_lab.evaluation import Examination, evaluate
 from backdoor_lab.parts import Parts
 from backdoor_lab.reports.result import Names, peak_memory_mb, write_result
 from backdoor_lab.reports.run_pictures import draw_pictures
-from backdoor_lab.store import Store, obtain_victim
+from backdoor_lab.store import Store, Workshop, obtain_victim
 
 
 def run(cfg: DictConfig, names: Names, folder: Path) -> dict[str, Any]:
@@ -30,9 +30,10 @@ def run(cfg: DictConfig, names: Names, folder: Path) -> dict[str, Any]:
         clock = Clock()
         data = parts.dataset.load()
         parts.attack.attach(data.spec, parts.recipe, seed)
+        chosen = identity(cfg, VICTIM_GROUPS)
         store = Store(Path(cfg.paths.outputs) / "victims")
-        key = identity(cfg, VICTIM_GROUPS)
-        victim = obtain_victim(store, names.victim, key, data, parts.model, parts.attack, engine)
+        shop = Workshop(data, parts.recipe, parts.model, engine, store, names.maker, chosen)
+        victim = obtain_victim(shop, parts.attack, chosen["attack"])
         parts.defense.check_model(victim.model)
         clock.lap("victim")
         aux = parts.aux.draw(data, victim.poisoned, seed)
@@ -57,7 +58,12 @@ def run(cfg: DictConfig, names: Names, folder: Path) -> dict[str, Any]:
                 "total": clock.total(),
             },
             "peak_memory_mb": peak_memory_mb(engine.device),
-            "details": {"aux": aux.details, "defense": parts.defense.details},
+            "trigger": exam.stealth(),
+            "details": {
+                "attack": victim.attack.details,
+                "aux": aux.details,
+                "defense": parts.defense.details,
+            },
             "victim_folder": victim.folder.name,
         }
         if cfg.pictures:

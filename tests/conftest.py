@@ -9,9 +9,10 @@ from hydra import compose, initialize_config_dir
 
 from backdoor_lab import configuration
 from backdoor_lab.configuration import CONF
-from backdoor_lab.datasets import DataSpec, ImageSet
+from backdoor_lab.datasets import Data, DataSpec, ImageSet
 from backdoor_lab.models import ModelFactory
-from backdoor_lab.training import Engine
+from backdoor_lab.store import Store, Workshop
+from backdoor_lab.training import Engine, Recipe
 
 configuration.register()
 
@@ -54,6 +55,18 @@ def images(spec):
     draw = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (60, *spec.shape), generator=draw, dtype=torch.uint8)
     return ImageSet.of(pixels, torch.arange(60) % 10)
+
+
+@pytest.fixture(scope="session")
+def shop(spec, images, engine, tmp_path_factory):
+    """An attacker's workshop over `images`; what attacks make there serves all tests."""
+    nothing = images.take(torch.arange(0))
+    data = Data(spec, train=images, reserved=nothing, test=images, fingerprint="tiny")
+    factory = ModelFactory("preact_resnet18", options={"width": 16})
+    identity = {"dataset": {"name": "tiny"}, "model": "narrow", "recipe": "one epoch", "seed": 0}
+    recipe = Recipe(epochs=1, batch_size=20, lr=0.01)
+    store = Store(tmp_path_factory.mktemp("victims"))
+    return Workshop(data, recipe, factory, engine, store, "tiny-narrow", identity | {"root": None})
 
 
 @pytest.fixture(scope="session")

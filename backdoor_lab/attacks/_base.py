@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from lightning import Callback
 from torch import Tensor, nn
 
 from backdoor_lab.datasets import DataSpec, ImageSet, truncate
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.seeds import generator
-from backdoor_lab.training import CropFlip, Engine, Recipe, Supervised
+from backdoor_lab.training import CropFlip, Recipe, Supervised
 from backdoor_lab.validation import Index, Share, validated
+
+if TYPE_CHECKING:
+    from backdoor_lab.store import Workshop
 
 Base = Literal["train_set", "target_class"]
 
@@ -23,8 +27,9 @@ class Attack(Supervised):
     """Trains a victim on poisoned data.
 
     An attack that only poisons says in `trigger` what a triggered image looks like; one that
-    controls the training overrides `training_step` too. What the trigger consists of is built in
-    `build` as buffers or sub-modules, which are saved with the victim.
+    controls the training overrides `training_step` too. What the trigger consists of is laid out in
+    `build` as buffers or sub-modules, which are saved with the victim; what must be learnt first
+    fills them in `prepare`.
 
     Args:
         poison_rate: share of the training images that are poisoned, in (0, 1].
@@ -36,12 +41,17 @@ class Attack(Supervised):
         clean_label: only images of the target class are poisoned, and keep their label.
         eight_bits: how triggered images are stored, `truncate` or `nearest`.
         controls_training: poisons inside the training, so that no image is poisoned beforehand.
+        harmless: poisons nothing at all.
+        crosses: trains on `cross` images too, so that accuracy on them is worth a report.
+        callbacks: act on the victim's training; `adaptive` puts its own here.
+        details: what is worth reporting of how the victim was made.
     """
 
     clean_label = False
     controls_training = False
     eight_bits: Callable[[Tensor], Tensor] = staticmethod(truncate)
     harmless = False
+    crosses = False
 
     @validated
     def __init__(
@@ -56,6 +66,8 @@ class Attack(Supervised):
         self.target = target
         self.all_to_all = all_to_all
         self.poison_rate_base = poison_rate_base
+        self.callbacks: Sequence[Callback] = ()
+        self.details: dict[str, Any] = {}
         self.spec: DataSpec
 
     @abstractmethod
@@ -63,7 +75,14 @@ class Attack(Supervised):
         """Triggered versions of images (N, C, H, W) in [0, 1], in the same shape and range."""
 
     def build(self, draw: torch.Generator) -> None:
-        """Make the trigger's tensors for `self.spec`, with randomness from `draw` alone."""
+        """Lay out the trigger's tensors for `self.spec`, with randomness from `draw` alone."""
+
+    def prepare(self, shop: Workshop) -> None:
+        """Learn what the trigger needs, as artifacts of the store; most attacks need nothing."""
+
+    def cross(self, images: Tensor) -> Tensor:
+        """What only looks triggered: altered images (N, C, H, W) whose class ought to stay."""
+        return images
 
     def check(self, shape: tuple[int, int, int], num_classes: int | None) -> None:
         """Refuse what cannot work for images of `shape` (C, H, W).
@@ -95,10 +114,17 @@ class Attack(Supervised):
         """Triggered test versions of `images` (N, C, H, W) uint8, in 8 bits."""
         return self._eight_bit(images, self.trigger)
 
+    def stamp_cross(self, images: Tensor) -> Tensor:
+        """`cross` of `images` (N, C, H, W) uint8, in 8 bits."""
+        return self._eight_bit(images, self.cross)
+
     @torch.no_grad()
     def _eight_bit(self, images: Tensor, trigger: Callable[[Tensor], Tensor]) -> Tensor:
-        parts = [self.eight_bits(trigger(part.float() / 255) * 255) for part in images.split(1000)]
-        return torch.cat(parts)
+        parts = [
+            self.eight_bits(trigger(part.to(self.device).float() / 255) * 255)
+            for part in images.split(1000)
+        ]
+        return torch.cat(parts).to(images.device)
 
     def relabel(self, labels: Tensor) -> Tensor:
         """What the attacker wants triggered images of classes `labels` (N,) to be taken for."""
@@ -138,16 +164,26 @@ class Attack(Supervised):
         images = self._eight_bit(train.cut(chosen), self.train_trigger)
         return train.overwrite(chosen, images, labels), chosen
 
-    def train_victim(
-        self, model: nn.Module, train: ImageSet, engine: Engine, folder: Path | None = None
-    ) -> Tensor:
-        """Train `model` in place on poisoned `train`; resumes from `folder`.
+    def train_victim(self, model: nn.Module, shop: Workshop, folder: Path | None = None) -> Tensor:
+        """Train `model` in place on poisoned `shop.train`; resumes from `folder`.
 
         Returns:
-            Positions (P,) of the poisoned images in `train`.
+            Positions (P,) of the poisoned images in the training split.
         """
-        poisoned, chosen = self.poison(train)
-        self.model = model
-        engine.fit(self, poisoned, title="victim", folder=folder)
-        del self.model
+        self.to(shop.engine.device)
+        self.prepare(shop)
+        poisoned, chosen = self.poison(shop.train)
+        self.details |= {
+            "poisoned": len(chosen),
+            "poisoned_of_target": int((shop.train.labels[chosen] == self.target).sum()),
+        }
+        self.learn(model, poisoned, shop, folder)
         return chosen.cpu()
+
+    def learn(
+        self, model: nn.Module, poisoned: ImageSet, shop: Workshop, folder: Path | None
+    ) -> None:
+        """The victim's own training, the last there is."""
+        self.model = model
+        shop.engine.fit(self, poisoned, "victim", self.callbacks, folder)
+        del self.model

@@ -79,8 +79,7 @@ class BadNets(Attack):
         self.register_buffer("mask", mask)
 
     def trigger(self, images: Tensor) -> Tensor:
-        mask, levels = self.mask.to(images.device), self.levels.to(images.device)
-        return torch.where(mask, levels, images)
+        return torch.where(self.mask, self.levels, images)
 
 
 def corner_patch(pattern: Tensor, size: int, height: int, width: int) -> tuple[Tensor, Tensor]:

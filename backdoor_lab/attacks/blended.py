@@ -70,10 +70,10 @@ class Blended(Attack):
         self.register_buffer("key", key.float() / 255)
 
     def trigger(self, images: Tensor) -> Tensor:
-        return blend(images, self.key.to(images.device), self.test_alpha)
+        return blend(images, self.key, self.test_alpha)
 
     def train_trigger(self, images: Tensor) -> Tensor:
-        return blend(images, self.key.to(images.device), self.alpha)
+        return blend(images, self.key, self.alpha)
 
 
 def blend(images: Tensor, key: Tensor, alpha: float) -> Tensor:

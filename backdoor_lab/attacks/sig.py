@@ -49,7 +49,7 @@ class SIG(Attack):
         self.register_buffer("wave", wave.float())
 
     def trigger(self, images: Tensor) -> Tensor:
-        return (images + self.wave.to(images.device)).clamp(0, 1)
+        return (images + self.wave).clamp(0, 1)
 
 
 def sinusoid(width: int, frequency: int) -> Tensor:

@@ -3,23 +3,21 @@
 Paper     Nguyen and Tran, WaNet - Imperceptible Warping-based Backdoor Attack, ICLR 2021,
           arXiv:2102.10369
 Differs   the field comes from a generator of its own, not from the state left by the model's
-          initialisation; offset, angle and flip are drawn per image (as in the authors' release),
-          not per batch (as in BackdoorBench); what they uncover is black; triggered images are
-          rounded to 8 bits, in training too
+          initialisation; offset, angle and flip are drawn per image (`_views.py`); triggered images
+          are rounded to 8 bits, in training too
 """
 
 from __future__ import annotations
-
-import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from backdoor_lab.attacks._base import Attack
+from backdoor_lab.attacks._views import Views
 from backdoor_lab.datasets import DataSpec, nearest
 from backdoor_lab.seeds import generator
-from backdoor_lab.training import CropFlip, Recipe
+from backdoor_lab.training import Recipe
 from backdoor_lab.validation import Count, Index, NonNegative, Positive, Share, validated
 
 
@@ -41,6 +39,7 @@ class WaNet(Attack):
     """
 
     controls_training = True
+    crosses = True
     grid: Tensor
     eight_bits = staticmethod(nearest)
 
@@ -62,12 +61,12 @@ class WaNet(Attack):
         super().__init__(poison_rate, target, all_to_all)
         self.cross_ratio = cross_ratio
         self.s, self.k, self.grid_rescale = s, k, grid_rescale
-        self.crop_padding, self.crop_probability = crop_padding, crop_probability
-        self.rotation, self.rotation_probability = rotation, rotation_probability
+        self.view_options = (crop_padding, crop_probability, rotation, rotation_probability)
 
     def attach(self, spec: DataSpec, recipe: Recipe, seed: int) -> None:
         super().attach(spec, recipe, seed)
-        self.augment = None  # the batch is augmented below, after the trigger
+        self.augment = None  # the batch is augmented in the step, after the trigger
+        self.views = Views(*self.view_options, spec.flip)
 
     def build(self, draw: torch.Generator) -> None:
         _, height, width = self.spec.shape
@@ -77,7 +76,10 @@ class WaNet(Attack):
         self.register_buffer("grid", grid.clamp(-1, 1))
 
     def trigger(self, images: Tensor) -> Tensor:
-        return warp(images, self.grid.to(images.device).expand(len(images), -1, -1, -1))
+        return warp(images, self.grid.expand(len(images), -1, -1, -1))
+
+    def cross(self, images: Tensor) -> Tensor:
+        return self.jitter(images, generator(self.seed, "wanet cross", images.device))
 
     def on_train_epoch_start(self) -> None:
         purpose = f"wanet {self.current_epoch}"
@@ -90,10 +92,10 @@ class WaNet(Attack):
         with torch.autocast(images.device.type, enabled=False):  # a grid in bf16 is too coarse
             parts = [
                 in_eight_bits(self.trigger(images[:poisoned])),
-                in_eight_bits(self.jitter(images[poisoned : poisoned + crossed])),
+                in_eight_bits(self.jitter(images[poisoned : poisoned + crossed], self.dice)),
                 images[poisoned + crossed :],
             ]
-            views = self.transform(torch.cat(parts)).contiguous(memory_format=torch.channels_last)
+            views = self.views(torch.cat(parts), self.coins, self.dice)
         wanted = torch.cat([self.relabel(labels[:poisoned]), labels[poisoned:]])
         return F.cross_entropy(self.model(views), wanted)
 
@@ -102,27 +104,12 @@ class WaNet(Attack):
         poisoned = int(self.poison_rate * size)
         return poisoned, min(int(poisoned * self.cross_ratio), size - poisoned)
 
-    def jitter(self, images: Tensor) -> Tensor:
+    def jitter(self, images: Tensor, draw: torch.Generator) -> Tensor:
         """Noise mode: the warp plus up to half a pixel of its own for each pixel of each image."""
         n, _, height, width = images.shape
-        noise = torch.rand((n, height, width, 2), generator=self.dice, device=images.device) * 2 - 1
+        noise = torch.rand((n, height, width, 2), generator=draw, device=images.device) * 2 - 1
         scale = torch.tensor([width, height], device=images.device)
         return warp(images, (self.grid + noise / scale).clamp(-1, 1))
-
-    def transform(self, images: Tensor) -> Tensor:
-        """Crop and rotation, each by a coin per batch, and a flip where the data set flips."""
-        heads = torch.rand(2, generator=self.coins) < torch.tensor(
-            [self.crop_probability, self.rotation_probability]
-        )
-        crop = CropFlip(self.crop_padding, self.spec.flip)
-        parameters = crop.draw(len(images), self.dice)
-        if not heads[0]:
-            parameters[:, :2] = self.crop_padding
-        images = crop.apply(images, parameters)
-        if heads[1] and self.rotation:
-            turn = torch.rand(len(images), generator=self.dice, device=images.device) * 2 - 1
-            images = rotate(images, turn * math.radians(self.rotation))
-        return images
 
 
 def smooth_field(k: int, height: int, width: int, draw: torch.Generator) -> Tensor:
@@ -144,14 +131,6 @@ def identity_grid(height: int, width: int) -> Tensor:
 def warp(images: Tensor, grid: Tensor) -> Tensor:
     """Images (N, C, H, W) sampled bilinearly at `grid` (N, H, W, 2)."""
     return F.grid_sample(images, grid, mode="bilinear", align_corners=True)
-
-
-def rotate(images: Tensor, angles: Tensor) -> Tensor:
-    """Images (N, C, H, W) turned by `angles` (N,) radians, nearest pixel, black outside."""
-    cos, sin, zero = angles.cos(), angles.sin(), torch.zeros_like(angles)
-    matrices = torch.stack([cos, -sin, zero, sin, cos, zero], dim=1).view(-1, 2, 3)
-    grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid.to(images.dtype), mode="nearest", align_corners=False)
 
 
 def in_eight_bits(images: Tensor) -> Tensor:

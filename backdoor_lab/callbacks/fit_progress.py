@@ -16,8 +16,9 @@ class FitProgress(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.bar.start()
-        total = int(trainer.num_training_batches) * int(trainer.max_epochs or 1)
-        self.task = self.bar.add_task(self.title, total=total, completed=trainer.global_step)
+        steps, epochs = int(trainer.num_training_batches), int(trainer.max_epochs or 1)
+        done = steps * trainer.current_epoch
+        self.task = self.bar.add_task(self.title, total=steps * epochs, completed=done)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any

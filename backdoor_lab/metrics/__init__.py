@@ -9,6 +9,7 @@ from backdoor_lab.metrics.backdoor import (
     defense_effectiveness,
     robust_accuracy,
 )
+from backdoor_lab.metrics.stealth import stealth
 
 __all__ = [
     "AttackSuccessRate",
@@ -18,4 +19,5 @@ __all__ = [
     "attack_success_rate",
     "defense_effectiveness",
     "robust_accuracy",
+    "stealth",
 ]

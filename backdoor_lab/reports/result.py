@@ -30,8 +30,8 @@ class Names:
         return f"{chosen['attack']}-{chosen['defense']}-{chosen['aux']}"
 
     @property
-    def victim(self) -> str:
-        return "-".join(self.choices[key] for key in ("dataset", "model", "attack"))
+    def maker(self) -> str:
+        return "-".join(self.choices[key] for key in ("dataset", "model"))
 
     @property
     def tags(self) -> list[str]:

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-import backdoor_lab.training
 from backdoor_lab.attacks import Attack
+from backdoor_lab.attacks.none import NoAttack
 from backdoor_lab.configuration import versions
-from backdoor_lab.datasets import Data
-from backdoor_lab.models import ModelFactory
-from backdoor_lab.store.artifacts import Store
-from backdoor_lab.training import Engine
+from backdoor_lab.store.code import code_digest
+from backdoor_lab.store.workshop import Workshop, plain
 
 
 @dataclass(frozen=True)
@@ -38,32 +33,37 @@ class Victim:
     cached: bool
 
 
-def obtain_victim(
-    store: Store,
-    name: str,
-    identity: dict[str, Any],
-    data: Data,
-    factory: ModelFactory,
-    attack: Attack,
-    engine: Engine,
-) -> Victim:
-    """The victim that `identity` describes, trained now or long ago; `attack` is attached."""
-    key = {**identity, "data": data.fingerprint, "code": code_digest(attack)}
-    model = factory.build(data.spec, attack.seed)
+def obtain_victim(shop: Workshop, attack: Attack, choice: dict[str, Any]) -> Victim:
+    """The victim of `attack`, which is attached, trained now or long ago.
+
+    `choice` is the resolved config of the attack: what it was built from.
+    """
+    key = {**shop.identity, "attack": choice, "data": shop.data.fingerprint}
+    key["code"] = code_digest(attack)
+    model = shop.factory.build(shop.data.spec, attack.seed)
 
     def make(folder: Path) -> None:
         start = time.perf_counter()
-        poisoned = attack.train_victim(model, data.train, engine, folder)
+        poisoned = attack.train_victim(model, shop, folder)
         card = {
             "made_from": key,
-            "classes": data.spec.classes,
+            "classes": shop.data.spec.classes,
             "seconds": time.perf_counter() - start,
+            "details": attack.details,
             "versions": versions(),
         }
         save_victim(folder, model, attack, poisoned, card)
 
-    folder, cached = store.obtain(name, key, make)
-    return load_victim(folder, model, attack, cached)
+    name = choice["_target_"].split(".")[-2]
+    folder, cached = shop.store.obtain(f"{shop.name}-{name}", key, make)
+    return load_victim(folder, model, attack.to(shop.engine.device), cached)
+
+
+def clean_victim(shop: Workshop) -> Victim:
+    """What `attack=none` makes of the same data, model, recipe and seed."""
+    attack = NoAttack()
+    attack.attach(shop.data.spec, shop.recipe, shop.seed)
+    return obtain_victim(shop, attack, {"_target_": f"{NoAttack.__module__}.{NoAttack.__name__}"})
 
 
 def save_victim(
@@ -82,24 +82,5 @@ def load_victim(folder: Path, model: nn.Module, attack: Attack, cached: bool) ->
     attack.load_state_dict(load_file(folder / "trigger.safetensors"))
     poisoned = load_file(folder / "poisoned.safetensors")["positions"]
     card = json.loads((folder / "victim.json").read_text())
+    attack.details = card.get("details", {})
     return Victim(model.eval(), attack, poisoned, folder, float(card["seconds"]), cached)
-
-
-def plain(state: dict[str, Any]) -> dict[str, Tensor]:
-    """Contiguous CPU copies, as safetensors wants them."""
-    return {
-        name: value.detach().cpu().contiguous().clone(memory_format=torch.contiguous_format)
-        for name, value in state.items()
-    }
-
-
-def code_digest(attack: Attack) -> str:
-    """A digest of the code that makes a victim: a mended attack must not find its old ones."""
-    files = set(Path(backdoor_lab.training.__file__).parent.glob("*.py"))
-    for kind in type(attack).__mro__:
-        if kind.__module__.startswith("backdoor_lab."):
-            files.add(Path(inspect.getfile(kind)))
-    digest = hashlib.sha256()
-    for file in sorted(files):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]

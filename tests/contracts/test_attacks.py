@@ -4,19 +4,21 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from backdoor_lab.datasets import ImageSet
-from backdoor_lab.training import Recipe
 from tests.conftest import names
+from tests.tiny import SHORT
 
 ATTACKS = names("attack")
 HARMFUL = [name for name in ATTACKS if name != "none"]
 
 
 @pytest.fixture
-def make(config, spec):
+def make(config, shop):
     def build(name, seed=0):
-        attack = instantiate(config(f"attack={name}", "dataset=digits").attack)
-        attack.attach(spec, Recipe(epochs=1, batch_size=20, lr=0.01), seed)
+        attack = instantiate(
+            config(f"attack={name}", "dataset=digits", *SHORT.get(name, [])).attack
+        )
+        attack.attach(shop.data.spec, shop.recipe, seed)
+        attack.prepare(shop)
         return attack
 
     return build
@@ -74,11 +76,11 @@ def test_counted_images_leave_the_target_out(make, images, name):
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_an_epoch_trains_the_model(make, images, model, engine, name):
+def test_an_epoch_trains_the_model(make, images, model, shop, name):
     before = {key: value.clone() for key, value in model.state_dict().items()}
     attack = make(name)
     attack.poison_rate = max(attack.poison_rate, 0.1)
-    attack.train_victim(model, ImageSet.of(images.images, images.labels), engine)
+    attack.train_victim(model, shop)
     after = model.state_dict()
     assert before.keys() == after.keys()
     assert all(value.isfinite().all() for value in after.values())

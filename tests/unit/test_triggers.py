@@ -3,10 +3,11 @@
 import pytest
 import torch
 
+from backdoor_lab.attacks._views import rotate
 from backdoor_lab.attacks.badnets import PATTERNS, BadNets, resized_canvas
 from backdoor_lab.attacks.blended import Blended, blend
 from backdoor_lab.attacks.sig import SIG
-from backdoor_lab.attacks.wanet import WaNet, identity_grid, rotate, smooth_field, warp
+from backdoor_lab.attacks.wanet import WaNet, identity_grid, smooth_field, warp
 from backdoor_lab.datasets import DataSpec, truncate
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.training import Recipe
@@ -141,7 +142,7 @@ def test_wanet_jitter_differs_from_image_to_image():
     attack = attached(WaNet(0.1, 0))
     attack.dice = torch.Generator().manual_seed(0)
     images = torch.rand(1, 3, 32, 32).expand(2, -1, -1, -1)
-    first, second = attack.jitter(images)
+    first, second = attack.jitter(images, attack.dice)
     assert not torch.equal(first, second)
 
 

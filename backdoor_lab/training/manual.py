@@ -1,0 +1,32 @@
+"""For steps that drive several optimizers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from backdoor_lab.training.supervised import Supervised
+
+
+class Manual(Supervised):
+    """`Supervised` whose step descends by itself; schedules step at their own intervals."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def descend(self, loss: Tensor, *optimizers: Optimizer) -> None:
+        """One step of all `optimizers` down the gradient of `loss`."""
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        self.manual_backward(loss)
+        for optimizer in optimizers:
+            optimizer.step()
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        last = batch_idx + 1 == self.steps_per_epoch
+        for config in self.trainer.lr_scheduler_configs:
+            if last or config.interval == "step":
+                config.scheduler.step()  # type: ignore[call-arg]
