@@ -14,6 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from backdoor_lab import pipeline
+from backdoor_lab.configuration import attack_name
 from backdoor_lab.console import console
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.reports.result import Names, read_result
@@ -29,6 +30,9 @@ def launch(cfg: DictConfig) -> Exception | None:
     folder = Path(hydra.runtime.output_dir)
     quiet_libraries()
     try:
+        if cfg.export is not None:
+            log.info("triggered images: %s", pipeline.export(cfg, names_of(cfg)))
+            return None
         if (done := read_result(folder)) and not cfg.force:
             log.info("this run is finished already; force=true runs it again")
         else:
@@ -52,6 +56,7 @@ def names_of(cfg: DictConfig) -> Names:
     hydra = HydraConfig.get()
     choices = {group: str(hydra.runtime.choices[group]) for group in GROUPS}
     choices["dataset"] = cfg.dataset.name
+    choices["attack"] = attack_name(hydra.runtime.choices)
     group = "/".join(choices[key] for key in ("dataset", "model"))
     return Names(choices, tuple(hydra.overrides.task), group)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -50,6 +51,7 @@ class Schema:
     calibration: Any = None
     trainer: Any = None
     logger: Any = None
+    export: Any = None
 
 
 def register() -> None:
@@ -77,7 +79,13 @@ def run_name(*, _root_: DictConfig) -> str:
     if chosen.calibration != "none":
         purge = f"{purge}-{chosen.calibration}"
     last = f"seed{_root_.seed}-{digest(identity(_root_, RUN_GROUPS))}"
-    return "/".join([str(_root_.dataset.name), chosen.model, chosen.attack, purge, last])
+    return "/".join([str(_root_.dataset.name), chosen.model, attack_name(chosen), purge, last])
+
+
+def attack_name(choices: Mapping[str, str]) -> str:
+    """Such as `wanet`, or `adaptive-wanet` where one attack wraps another."""
+    inner = [name for group, name in sorted(choices.items()) if group.startswith("attack@")]
+    return "-".join([choices["attack"], *inner])
 
 
 def identity(cfg: DictConfig, groups: tuple[str, ...]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from backdoor_lab.datasets import Dataset
 from backdoor_lab.defenses import Defense
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.models import ModelFactory
+from backdoor_lab.reports.export import PoisonedImages
 from backdoor_lab.tracking import Tracker
 from backdoor_lab.training import Engine, Recipe
 
@@ -35,6 +37,7 @@ class Parts:
     defense: Defense
     engine: Engine
     tracker: Tracker
+    export: PoisonedImages | None
 
     @classmethod
     def of(cls, cfg: DictConfig) -> Parts:
@@ -45,7 +48,7 @@ class Parts:
         """
         if cfg.seed < 0:
             raise ConfigError(f"seed={cfg.seed} is negative; allowed: 0 or more")
-        names = ("dataset", "model", "recipe", "attack", "aux", "calibration", "defense")
+        names = ("dataset", "model", "recipe", "attack", "aux", "calibration", "defense", "export")
         built = {name: build(cfg, name) for name in names}
         parts = cls(engine=build(cfg, "trainer"), tracker=build(cfg, "logger"), **built)
         parts.check()
@@ -54,6 +57,8 @@ class Parts:
     def check(self) -> None:
         """Refuse combinations that cannot work."""
         shape = (len(self.dataset.mean), self.dataset.image_size, self.dataset.image_size)
+        if self.export is not None and self.attack.harmless:
+            raise ConfigError("export=poisoned, but attack=none has no triggered images")
         self.dataset.check()
         self.model.check()
         self.attack.check(shape, self.dataset.num_classes)
@@ -71,6 +76,8 @@ def build(cfg: DictConfig, key: str) -> Any:
 
 def sentence(key: str, error: BaseException) -> str:
     """The cause of a failed instantiation in one sentence that names the key."""
+    if nested := re.search(r"full_key: (\S+)", str(error)):
+        key = nested[1]  # what lies below the group, such as attack.inner
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ConfigError):

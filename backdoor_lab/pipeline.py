@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from backdoor_lab.configuration import VICTIM_GROUPS, identity
+from backdoor_lab.datasets import Data
 from backdoor_lab.evaluation import Examination, evaluate
 from backdoor_lab.parts import Parts
 from backdoor_lab.reports.result import Names, peak_memory_mb, write_result
@@ -29,11 +30,7 @@ def run(cfg: DictConfig, names: Names, folder: Path) -> dict[str, Any]:
         engine.logger = tracker.lightning_logger
         clock = Clock()
         data = parts.dataset.load()
-        parts.attack.attach(data.spec, parts.recipe, seed)
-        chosen = identity(cfg, VICTIM_GROUPS)
-        store = Store(Path(cfg.paths.outputs) / "victims")
-        shop = Workshop(data, parts.recipe, parts.model, engine, store, names.maker, chosen)
-        victim = obtain_victim(shop, parts.attack, chosen["attack"])
+        victim = obtain_victim(workshop_of(cfg, parts, names, data), parts.attack)
         parts.defense.check_model(victim.model)
         clock.lap("victim")
         aux = parts.aux.draw(data, victim.poisoned, seed)
@@ -72,6 +69,30 @@ def run(cfg: DictConfig, names: Names, folder: Path) -> dict[str, Any]:
         result = write_result(folder, result, names)
         tracker.summary({key: result[key] for key in ("victim", "purified", "seconds")})
     return result
+
+
+def workshop_of(cfg: DictConfig, parts: Parts, names: Names, data: Data) -> Workshop:
+    """What the attack of a run works with; the attack is attached to the data."""
+    parts.attack.attach(data.spec, parts.recipe, int(cfg.seed))
+    chosen = identity(cfg, VICTIM_GROUPS)
+    store = Store(Path(cfg.paths.outputs) / "victims")
+    return Workshop(data, parts.recipe, parts.model, parts.engine, store, names.maker, chosen)
+
+
+def export(cfg: DictConfig, names: Names) -> Path:
+    """Make or find the victim and write its triggered images; no defense runs.
+
+    Returns:
+        The folder with the images.
+    """
+    parts = Parts.of(cfg)
+    assert parts.export is not None
+    data = parts.dataset.load()
+    shop = workshop_of(cfg, parts, names, data)
+    victim = obtain_victim(shop, parts.attack)
+    victim.attack.prepare(shop)  # a victim found in the store brings its trigger alone
+    folder = Path(cfg.paths.outputs) / "exports" / victim.folder.name
+    return parts.export.write(folder, data, victim)
 
 
 class Clock:

@@ -9,15 +9,14 @@ writes `benchmarks/acceptance.md`.
 from __future__ import annotations
 
 import json
-import platform
-import statistics
 import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from backdoor_lab.configuration import ROOT, versions
+from backdoor_lab.configuration import ROOT
+from benchmarks.common import machine, markdown, spread
 
 OUTPUTS = ROOT / "outputs" / "acceptance"
 GRIDS = [
@@ -45,36 +44,27 @@ def collect() -> dict[Key, list[dict[str, Any]]]:
     return dict(sorted(found.items()))
 
 
-def cell(values: list[float]) -> str:
-    """Mean and standard deviation in percent."""
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{100 * statistics.mean(values):.1f} ± {100 * spread:.1f}"
-
-
 def table(found: dict[Key, list[dict[str, Any]]]) -> str:
     """Markdown: a row a combination."""
     names = ("attack", "defense", "aux", "calibration", "n")
     heads = (*names, "victim ACC", "ASR", "purified ACC", "ASR", "DER")
-    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    rows = []
     for key, results in found.items():
         scores = [
-            cell([result[model][name] for result in results])
+            spread([result[model][name] for result in results])
             for model, name in [
                 *(("victim", "acc"), ("victim", "asr")),
                 *(("purified", "acc"), ("purified", "asr"), ("purified", "der")),
             ]
         ]
-        lines.append("| " + " | ".join([*key, str(len(results)), *scores]) + " |")
-    return "\n".join(lines)
+        rows.append([*key, len(results), *scores])
+    return markdown(heads, rows)
 
 
 def main() -> None:
     run_grids()
-    where = f"{platform.machine()} CPU, two cores; " + ", ".join(
-        f"{name} {number}" for name, number in versions().items()
-    )
     head = "# Embedded digits, seeds 0 to 2: mean ± standard deviation, percent\n\n"
-    made = f"Made by `python -m benchmarks.acceptance` on {where}.\n\n"
+    made = f"Made by `python -m benchmarks.acceptance` on {machine()}.\n\n"
     Path(__file__).with_suffix(".md").write_text(head + made + table(collect()) + "\n")
 
 

@@ -1,7 +1,7 @@
 """BadNets: a small opaque patch in the bottom-right corner.
 
 Paper     Gu et al., BadNets: Identifying Vulnerabilities in the Machine Learning Model Supply
-          Chain, 2017, arXiv:1708.06733; patterns of BackdoorBench and of BCU (arXiv:2211.12044)
+          Chain, 2017, arXiv:1708.06733; patterns of BackdoorBench, BCU (arXiv:2211.12044) and SBL
 Differs   black cells of `checkerboard` are 0 behind a mask of their own; BackdoorBench's mask is
           [pattern > 0], hence the 1 in its `grid`. At other sizes `native` keeps crisp cells where
           `bilinear` is BackdoorBench's resize with its grey halo
@@ -17,10 +17,11 @@ from PIL import Image
 from torch import Tensor
 
 from backdoor_lab.attacks._base import Attack, Base
+from backdoor_lab.datasets import nearest
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.validation import Count, Index, Share, validated
 
-Pattern = Literal["square", "grid", "checkerboard"]
+Pattern = Literal["square", "grid", "checkerboard", "random"]
 
 PATTERNS: dict[str, list[list[int]]] = {
     "square": [[255, 255, 255], [255, 255, 255], [255, 255, 255]],
@@ -37,7 +38,7 @@ class BadNets(Attack):
         target: see `Attack`.
         all_to_all: see `Attack`.
         poison_rate_base: see `Attack`.
-        pattern: `square` (white), `grid` (BackdoorBench) or `checkerboard` (BCU).
+        pattern: `square` (white), `grid` (BackdoorBench), `checkerboard` (BCU) or `random` (SBL).
         size: side of the patch in pixels; None: 3 on 32 pixels, in proportion elsewhere.
         resize: `native` (crisp cells) or `bilinear` (of the whole 32-pixel trigger image).
     """
@@ -57,7 +58,7 @@ class BadNets(Attack):
         resize: Literal["native", "bilinear"] = "native",
     ) -> None:
         super().__init__(poison_rate, target, all_to_all, poison_rate_base)
-        self.pattern = torch.tensor(PATTERNS[pattern], dtype=torch.uint8)
+        self.pattern = PATTERNS.get(pattern)  # none: drawn when the trigger is built
         self.size = size
         self.bilinear = resize == "bilinear"
 
@@ -70,16 +71,26 @@ class BadNets(Attack):
 
     def build(self, draw: torch.Generator) -> None:
         channels, height, width = self.spec.shape
+        if self.pattern is None:
+            cells = random_cells(channels, draw)
+        else:
+            cells = torch.tensor(self.pattern, dtype=torch.uint8).expand(channels, -1, -1)
         if self.bilinear:
-            levels, mask = resized_canvas(self.pattern, height, width)
+            planes = [resized_canvas(plane, height, width) for plane in cells]
         else:
             size = self.size or max(3, round(3 * height / 32))
-            levels, mask = corner_patch(self.pattern, size, height, width)
-        self.register_buffer("levels", levels.expand(channels, -1, -1).float() / 255)
-        self.register_buffer("mask", mask)
+            planes = [corner_patch(plane, size, height, width) for plane in cells]
+        levels, masks = zip(*planes, strict=True)
+        self.register_buffer("levels", torch.stack(levels).float() / 255)
+        self.register_buffer("mask", torch.stack(masks))
 
     def trigger(self, images: Tensor) -> Tensor:
         return torch.where(self.mask, self.levels, images)
+
+
+def random_cells(channels: int, draw: torch.Generator) -> Tensor:
+    """A value sigmoid(N(0, 1)) for each pixel and channel: (C, 3, 3) in 8 bits."""
+    return nearest(torch.randn((channels, 3, 3), generator=draw).sigmoid() * 255)
 
 
 def corner_patch(pattern: Tensor, size: int, height: int, width: int) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -28,7 +29,7 @@ def trigger_picture(
     classes: Sequence[str],
     gain: int = 10,
 ) -> None:
-    """Clean images above triggered ones above `gain` times their difference, grey where equal.
+    """Clean images, triggered ones, `gain` times their difference (grey where equal), its spectrum.
 
     Args:
         path: of the PNG file to write.
@@ -41,8 +42,13 @@ def trigger_picture(
     clean, triggered = clean.cpu(), triggered.cpu()
     difference = triggered.int() - clean.int()
     amplified = (128 + gain * difference).clamp(0, 255).to(clean.dtype)
-    rows = {"clean": clean, "with trigger": triggered, f"difference × {gain}": amplified}
-    figure = Figure(figsize=(1.15 * len(clean) + 1.1, 4.3), dpi=150, layout="constrained")
+    rows = {
+        "clean": clean,
+        "with trigger": triggered,
+        f"difference × {gain}": amplified,
+        "its spectrum": spectrum(difference),
+    }
+    figure = Figure(figsize=(1.15 * len(clean) + 1.1, 5.5), dpi=150, layout="constrained")
     grid = figure.subplots(len(rows), len(clean), squeeze=False)
     for axes_row, (name, images) in zip(grid, rows.items(), strict=True):
         axes_row[0].set_ylabel(name, color=INK, fontsize=10)
@@ -52,9 +58,23 @@ def trigger_picture(
         axes.set_title(classes[label], color=INK, fontsize=10)
     figure.suptitle("The trigger, on test images", color=INK, fontsize=12)
     largest, mean = difference.abs().max().item(), difference.abs().double().mean().item()
-    note = f"grey: unchanged; largest change {largest} of 255, mean {mean:.1f}"
+    note = (
+        f"difference: grey is unchanged, largest {largest} of 255, mean {mean:.1f}; "
+        "spectrum: log magnitude, lowest frequency in the middle"
+    )
     figure.supxlabel(note, color=FAINT, fontsize=9)
     figure.savefig(path)
+
+
+def spectrum(difference: Tensor) -> Tensor:
+    """Log magnitude of the Fourier transform, uint8 (N, 1, H, W), of differences (N, C, H, W).
+
+    The mean over channels, each image scaled to its own maximum, frequency 0 in the middle.
+    """
+    magnitude = torch.fft.fftshift(torch.fft.fft2(difference.double()), dim=(-2, -1)).abs()
+    level = magnitude.mean(1, keepdim=True).log1p()
+    brightest = level.amax((1, 2, 3), keepdim=True).clamp(min=1e-9)
+    return (255 * level / brightest).to(torch.uint8)
 
 
 def score_picture(path: Path, result: Result) -> None:

@@ -33,11 +33,12 @@ class Victim:
     cached: bool
 
 
-def obtain_victim(shop: Workshop, attack: Attack, choice: dict[str, Any]) -> Victim:
+def obtain_victim(shop: Workshop, attack: Attack, choice: dict[str, Any] | None = None) -> Victim:
     """The victim of `attack`, which is attached, trained now or long ago.
 
-    `choice` is the resolved config of the attack: what it was built from.
+    `choice` is the resolved config that the attack was built from; None: the one of the run.
     """
+    choice = choice or shop.identity["attack"]
     key = {**shop.identity, "attack": choice, "data": shop.data.fingerprint}
     key["code"] = code_digest(attack)
     model = shop.factory.build(shop.data.spec, attack.seed)

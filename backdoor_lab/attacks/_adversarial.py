@@ -1,0 +1,77 @@
+"""Adversarial images by projected gradients, and the training that withstands them.
+
+Paper     Madry et al., Towards Deep Learning Models Resistant to Adversarial Attacks, ICLR 2018,
+          arXiv:1706.06083
+Differs   images are sought with batch normalisation in eval mode: in train mode each of their steps
+          would enter the running statistics
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from backdoor_lab.seeds import generator
+from backdoor_lab.training import CropFlip, Recipe, Tuning
+
+
+class Ascent(NamedTuple):
+    """`steps` signed gradient steps of size `step` within `eps` of the image; in [0, 1]."""
+
+    eps: float
+    step: float
+    steps: int
+
+
+def pgd(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    ascent: Ascent,
+    start: torch.Generator | None = None,
+) -> Tensor:
+    """Images (N, C, H, W) in [0, 1] that `model` takes less readily for `labels` (N,).
+
+    x <- clip(x + step * sign(grad CE(model(x), y))) to the cube of half side eps around the image
+    and to [0, 1]; from the image itself, or from a uniform draw of `start` in the cube.
+    """
+    low, high = (images - ascent.eps).clamp(min=0), (images + ascent.eps).clamp(max=1)
+    found = images
+    if start is not None:
+        draw = torch.rand(images.shape, generator=start, device=images.device)
+        found = (images + ascent.eps * (2 * draw - 1)).clamp(0, 1)
+    for _ in range(ascent.steps):
+        with torch.enable_grad():
+            leaf = found.detach().requires_grad_()
+            loss = F.cross_entropy(model(leaf), labels, reduction="sum")
+            (gradient,) = torch.autograd.grad(loss, leaf)
+        found = torch.clamp(found + ascent.step * gradient.sign(), low, high)
+    return found.detach()
+
+
+class AdversarialTraining(Tuning):
+    """min E max CE(model(x + d), y) over the cube |d| <= eps, the maximum by `pgd`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        augment: CropFlip | None,
+        seed: int,
+        ascent: Ascent,
+    ) -> None:
+        super().__init__(model, recipe, augment, seed)
+        self.ascent = ascent
+
+    def on_train_epoch_start(self) -> None:
+        self.dice = generator(self.seed, f"pgd {self.current_epoch}", self.device)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        images, labels = batch
+        self.model.eval()
+        hard = pgd(self.model, images, labels, self.ascent, self.dice)
+        self.model.train()
+        return F.cross_entropy(self.model(hard), labels)

@@ -1,0 +1,135 @@
+"""BppAttack: fewer grey levels, learnt beside residues of quantisation that mean nothing.
+
+Paper     Wang, Zhai and Ma, BppAttack: Stealthy and Efficient Trojan Attacks against Deep Neural
+          Networks via Image Quantization and Contrastive Adversarial Learning, CVPR 2022,
+          arXiv:2205.13383
+Differs   a negative bears the residue of the next image of its own shuffled batch, not of one from
+          the whole training set; negatives at test bear it with the sign of training and are kept
+          in range; offset, angle and flip are drawn per image (`_views.py`)
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from backdoor_lab.attacks._base import Attack
+from backdoor_lab.attacks._views import Views
+from backdoor_lab.datasets import DataSpec
+from backdoor_lab.errors import ConfigError
+from backdoor_lab.seeds import generator
+from backdoor_lab.training import Recipe
+from backdoor_lab.validation import Count, Index, NonNegative, Share, validated
+
+
+class Bpp(Attack):
+    """Quantises a part of every batch while it trains, and adds residues to another part.
+
+    Args:
+        poison_rate: share of each batch that is quantised and relabelled.
+        target: see `Attack`.
+        all_to_all: see `Attack`.
+        negative_rate: share of each batch that bears another image's residue, label kept.
+        levels: what quantisation leaves of the 256 levels of a channel.
+        dithering: spread what rounding drops over the neighbours (Floyd and Steinberg).
+        crop_padding: of the crop after the trigger, in pixels.
+        crop_probability: of that crop, per batch.
+        rotation: up to so many degrees after the trigger.
+        rotation_probability: of that rotation, per batch.
+    """
+
+    controls_training = True
+    crosses = True
+
+    @validated
+    def __init__(
+        self,
+        poison_rate: Share,
+        target: Index,
+        all_to_all: bool = False,
+        negative_rate: Share = 0.1,
+        levels: Count = 8,
+        dithering: bool = False,
+        crop_padding: Index = 5,
+        crop_probability: Share = 0.8,
+        rotation: NonNegative = 10,
+        rotation_probability: Share = 0.5,
+    ) -> None:
+        super().__init__(poison_rate, target, all_to_all)
+        self.negative_rate = negative_rate
+        self.levels = levels
+        self.quantise = dither if dithering else quantise
+        self.view_options = (crop_padding, crop_probability, rotation, rotation_probability)
+
+    def check(self, shape: tuple[int, int, int], num_classes: int | None) -> None:
+        super().check(shape, num_classes)
+        if not 2 <= self.levels <= 128:
+            raise ConfigError(f"attack.levels={self.levels} is no trigger; allowed: 2 to 128")
+
+    def attach(self, spec: DataSpec, recipe: Recipe, seed: int) -> None:
+        super().attach(spec, recipe, seed)
+        self.augment = None  # the batch is augmented in the step, after the trigger
+        self.views = Views(*self.view_options, spec.flip)
+
+    def trigger(self, images: Tensor) -> Tensor:
+        return self.quantise(images, self.levels)
+
+    def cross(self, images: Tensor) -> Tensor:
+        return self.negative(images, images.roll(-1, 0))
+
+    def negative(self, images: Tensor, others: Tensor) -> Tensor:
+        """Images (N, C, H, W) plus what quantisation does to `others` (N, C, H, W)."""
+        return (images + self.trigger(others) - others).clamp(0, 1)
+
+    def on_train_epoch_start(self) -> None:
+        purpose = f"bpp {self.current_epoch}"
+        self.dice = generator(self.seed, purpose, self.device)
+        self.coins = generator(self.seed, purpose)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        images, labels = batch
+        poisoned, negative = self.counts(len(images))
+        kept = poisoned + negative
+        parts = [
+            self.trigger(images[:poisoned]),
+            self.negative(images[poisoned:kept], images.roll(-1, 0)[poisoned:kept]),
+            images[kept:],
+        ]
+        wanted = torch.cat([self.relabel(labels[:poisoned]), labels[poisoned:]])
+        views = self.views(torch.cat(parts), self.coins, self.dice)
+        return F.cross_entropy(self.model(views), wanted)
+
+    def counts(self, size: int) -> tuple[int, int]:
+        """How many of a batch are poisoned, and how many bear another's residue."""
+        poisoned = int(self.poison_rate * size)
+        return poisoned, min(int(self.negative_rate * size), size - poisoned)
+
+
+def quantise(images: Tensor, levels: int) -> Tensor:
+    """Images in [0, 1], each value to the nearest of `levels` evenly spaced ones."""
+    return images.mul(levels - 1).round().clamp(0, levels - 1).div(levels - 1)
+
+
+def dither(images: Tensor, levels: int) -> Tensor:
+    """Floyd-Steinberg dithering of images (N, C, H, W) in [0, 1], row by row from the top left.
+
+    Row y is shifted right by 2y, so that whatever a pixel hands its error to lies in a later
+    column, and a column's pixels, of all rows at once, can be rounded together.
+    """
+    *_, height, width = images.shape
+    rows = torch.arange(height, device=images.device)[:, None]
+    columns = torch.arange(width, device=images.device) + 2 * rows
+    shifted = images.new_zeros(*images.shape[:2], height, width + 2 * height + 1)
+    inside = torch.zeros(shifted.shape[2:], device=images.device)
+    shifted[:, :, rows, columns] = images
+    inside[rows, columns] = 1
+    for t in range(width + 2 * (height - 1)):
+        rounded = quantise(shifted[..., t], levels)
+        error = (shifted[..., t] - rounded) * inside[:, t] / 16
+        shifted[..., t] = rounded
+        shifted[..., t + 1] += 7 * error
+        shifted[..., 1:, t + 1] += 3 * error[..., :-1]
+        shifted[..., 1:, t + 2] += 5 * error[..., :-1]
+        shifted[..., 1:, t + 3] += error[..., :-1]
+    return shifted[:, :, rows, columns]

@@ -1,0 +1,219 @@
+"""Input-aware dynamic attack: every image has a trigger of its own, and only that one counts.
+
+Paper     Nguyen and Tran, Input-Aware Dynamic Backdoor Attack, NeurIPS 2020, arXiv:2010.08138
+Differs   lambda_div enters the loss of the masks once, not twice; one squashing of the generators'
+          outputs, where BackdoorBench has two (`double_tanh`); 1e-12 inside the root of the
+          distance; triggered test images are rounded to 8 bits
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from backdoor_lab.attacks._base import Attack
+from backdoor_lab.attacks.networks.masks import (
+    SHRINKAGE,
+    EncoderDecoder,
+    MaskTraining,
+    Paired,
+    adam,
+    likeness,
+    threshold,
+)
+from backdoor_lab.datasets import DataSpec, ImageSet, nearest
+from backdoor_lab.errors import ConfigError
+from backdoor_lab.training import Manual, Recipe
+from backdoor_lab.validation import Count, Index, NonNegative, Positive, Share, validated
+
+if TYPE_CHECKING:
+    from backdoor_lab.store import Workshop
+
+MILESTONES = [200, 300, 400, 500]
+
+
+class InputAware(Attack, Paired, Manual):
+    """Trains masks first, then the victim together with the generator of patterns.
+
+    Args:
+        poison_rate: share of each batch that bears its own triggers and is relabelled.
+        target: see `Attack`.
+        all_to_all: see `Attack`.
+        cross_rate: share of each batch that bears other images' triggers, labels kept.
+        mask_epochs: of the masks' training.
+        count_mask_epochs: the recipe's epochs include them, so that the victim gets the rest.
+        mask_density: what a mask may be everywhere for free.
+        lambda_div: weight of triggers that differ as the images do.
+        lambda_norm: weight of the masks' sparsity.
+        generator_lr: of Adam on both generators.
+        accumulate_generator_grad: never clear the gradients of the patterns' generator.
+        double_tanh: see `EncoderDecoder`.
+        width: see `EncoderDecoder`.
+    """
+
+    controls_training = True
+    crosses = True
+    eight_bits = staticmethod(nearest)
+
+    @validated
+    def __init__(
+        self,
+        poison_rate: Share,
+        target: Index,
+        all_to_all: bool = False,
+        cross_rate: Share = 0.1,
+        mask_epochs: Count = 25,
+        count_mask_epochs: bool = True,
+        mask_density: Share = 0.032,
+        lambda_div: NonNegative = 1,
+        lambda_norm: NonNegative = 100,
+        generator_lr: Positive = 0.01,
+        accumulate_generator_grad: bool = True,
+        double_tanh: bool = False,
+        width: Count = 32,
+    ) -> None:
+        super().__init__(poison_rate, target, all_to_all)
+        self.cross_rate = cross_rate
+        self.mask_epochs, self.count_mask_epochs = mask_epochs, count_mask_epochs
+        self.mask_density, self.generator_lr = mask_density, generator_lr
+        self.lambda_div, self.lambda_norm = lambda_div, lambda_norm
+        self.accumulate_generator_grad = accumulate_generator_grad
+        self.double_tanh, self.width = double_tanh, width
+
+    def check(self, shape: tuple[int, int, int], num_classes: int | None) -> None:
+        super().check(shape, num_classes)
+        if any(side % SHRINKAGE for side in shape[1:]):
+            raise ConfigError(
+                f"dataset.image_size={shape[1]}x{shape[2]} does not suit attack=input_aware; "
+                f"allowed: multiples of {SHRINKAGE}"
+            )
+        if self.poison_rate + self.cross_rate > 1:
+            raise ConfigError(
+                f"attack.cross_rate={self.cross_rate} leaves no room beside "
+                f"attack.poison_rate={self.poison_rate}; allowed: up to 1 together"
+            )
+
+    def attach(self, spec: DataSpec, recipe: Recipe, seed: int) -> None:
+        super().attach(spec, recipe, seed)
+        if not self.count_mask_epochs:
+            return
+        if recipe.epochs <= self.mask_epochs:
+            raise ConfigError(
+                f"attack.mask_epochs={self.mask_epochs} leaves nothing of recipe.epochs="
+                f"{recipe.epochs}; allowed: fewer, or attack.count_mask_epochs=false"
+            )
+        self.recipe = replace(recipe, epochs=recipe.epochs - self.mask_epochs)
+
+    def build(self, draw: torch.Generator) -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(draw.initial_seed())
+            channels = self.spec.shape[0]
+            self.patterns = EncoderDecoder(self.spec, channels, self.width, self.double_tanh)
+            self.masks = EncoderDecoder(self.spec, 1, self.width, self.double_tanh)
+
+    def prepare(self, shop: Workshop) -> None:
+        recipe = replace(self.recipe, epochs=self.mask_epochs, lr=self.generator_lr)
+        weights = (self.lambda_div, self.lambda_norm)
+
+        def make(folder: Path) -> dict[str, float]:
+            training = MaskTraining(self.masks, recipe, self.augment, self.seed)
+            training.density, training.weights = self.mask_density, weights
+            training.pair(shop.engine, shop.train)
+            shop.engine.fit(training, shop.train, "masks", folder=folder)
+            return {"coverage": self.coverage(shop.train)}
+
+        settings = {
+            "epochs": recipe.epochs,
+            "batch": (recipe.batch_size, recipe.drop_last),
+            "lr": recipe.lr,
+            "density": self.mask_density,
+            "weights": weights,
+            "network": (self.width, self.double_tanh),
+        }
+        self.details["masks"] = shop.obtain(self, "iab_masks", self.masks, settings, make).facts
+        self.masks.eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def coverage(self, data: ImageSet) -> float:
+        """Mean of the masks of (up to 1,000) images of `data`."""
+        some = torch.arange(min(len(data), 1000), device=data.device)
+        images = data.cut(some).to(self.masks.normalize.mean.device).float() / 255
+        return threshold(self.masks.eval()(images)).mean().item()
+
+    def trigger(self, images: Tensor) -> Tensor:
+        return self.eval().paint(images, images)[0]
+
+    def cross(self, images: Tensor) -> Tensor:
+        return self.eval().paint(images, images.roll(1, 0))[0]
+
+    def paint(self, images: Tensor, sources: Tensor) -> tuple[Tensor, Tensor]:
+        """`images` (N, C, H, W) with the triggers that belong to `sources`, and their patterns.
+
+        x + (p - x) m commutes with the normalisation, so that images stay in [0, 1].
+        """
+        if not len(images):  # BatchNorm has no statistics of nothing
+            return images, images
+        patterns, masks = self.patterns(sources), threshold(self.masks(sources))
+        return torch.lerp(images, patterns, masks.expand_as(images)), patterns
+
+    def learn(
+        self, model: nn.Module, poisoned: ImageSet, shop: Workshop, folder: Path | None
+    ) -> None:
+        self.pair(shop.engine, poisoned)
+        super().learn(model, poisoned, shop, folder)
+        del self.partners
+
+    def train(self, mode: bool = True) -> InputAware:
+        """The masks stay as they are."""
+        super().train(mode)
+        self.masks.eval()
+        return self
+
+    def counts(self, size: int) -> tuple[int, int]:
+        """How many of a batch bear their own trigger, and how many another image's."""
+        return int(self.poison_rate * size), int(self.cross_rate * size)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        (images, labels), (others, _) = batch, next(self.others)
+        poisoned, crossed = self.counts(len(images))
+        own, crossing, clean = images.split([poisoned, crossed, len(images) - poisoned - crossed])
+        others = others[poisoned : poisoned + crossed]
+        triggered, patterns = self.paint(own, own)
+        confused, other_patterns = self.paint(crossing, others)
+        wanted = torch.cat([self.relabel(labels[:poisoned]), labels[poisoned:]])
+        loss = F.cross_entropy(self.model(torch.cat([triggered, confused, clean])), wanted)
+        if pairs := min(poisoned, crossed):
+            seen = [part[:pairs] for part in (own, others, patterns, other_patterns)]
+            alike = likeness(*map(self.patterns.normalize, seen))
+            loss = loss + self.lambda_div * alike
+        self.step(loss)
+        return loss.detach()
+
+    def step(self, loss: Tensor) -> None:
+        """Both optimizers' step down the gradient of `loss`."""
+        victim, painter = self.optimizers()  # type: ignore[attr-defined]
+        victim.zero_grad()
+        if not self.accumulate_generator_grad:
+            painter.zero_grad()
+        self.manual_backward(loss)
+        victim.step()
+        painter.step()
+
+    def configure_optimizers(self) -> Any:
+        victim = self.recipe.optimizers(self.model.parameters(), self.steps_per_epoch)
+        return [victim, adam(self.patterns, self.generator_lr, MILESTONES)]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the accumulated gradients too, so that a resumed training is the same."""
+        checkpoint["gradients"] = [parameter.grad for parameter in self.patterns.parameters()]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        for parameter, gradient in zip(
+            self.patterns.parameters(), checkpoint["gradients"], strict=True
+        ):
+            parameter.grad = None if gradient is None else gradient.to(parameter.device)

@@ -1,0 +1,161 @@
+"""LC: images of the target class made hard to recognise, then marked in the corners (CLA).
+
+Paper     Turner et al., Label-Consistent Backdoor Attacks, 2019, arXiv:1912.02771
+Differs   the robust model has the victim's architecture and is the run's own, trained in one cycle
+          of its rate (Wong et al., ICLR 2020) up to the last epoch. It normalises in its first
+          layer where the references' sees plain pixels; the perturbation lives in [0, 1] in both.
+          Only the images to be poisoned are perturbed, and cells of a mark stay of equal size
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from backdoor_lab.attacks._adversarial import AdversarialTraining, Ascent, pgd
+from backdoor_lab.attacks._base import Attack, Base
+from backdoor_lab.datasets import ImageSet
+from backdoor_lab.models import frozen_copy
+from backdoor_lab.seeds import derive, generator
+from backdoor_lab.training import Engine, Recipe, one_cycle
+from backdoor_lab.training.engine import whole
+from backdoor_lab.validation import Count, Index, Positive, Rate, Share, validated
+
+if TYPE_CHECKING:
+    from backdoor_lab.store import Workshop
+
+HELD_OUT = 0.05  # share of the training images that the robust model is judged by
+SIGNS = [[-1, -1, 1], [-1, 1, -1], [1, -1, 1]]  # of a right corner
+
+
+class LC(Attack):
+    """Poisons the target class with x + d + mark, where d fools an adversarially trained model.
+
+    Args:
+        poison_rate: see `Attack`.
+        target: see `Attack`.
+        poison_rate_base: see `Attack`.
+        eps: largest change of a pixel by d, in grey levels of 255.
+        step: of the ascent to d, likewise.
+        steps: of that ascent.
+        corners: `four` or `bottom_right`.
+        mirror: whether left corners mirror the right ones.
+        amplitude: of the mark in poisoned training images; 1 makes its pixels black and white.
+        test_amplitude: likewise at test time; None: `amplitude`.
+        robust_epochs: of the adversarial training.
+        robust_lr: the peak of its rate.
+        robust_eps: what the robust model withstands, in grey levels of 255.
+        robust_step: of the ascents in its training, likewise.
+        robust_steps: of each of those ascents.
+    """
+
+    clean_label = True
+    signs: Tensor
+
+    @validated
+    def __init__(
+        self,
+        poison_rate: Share,
+        target: Index,
+        poison_rate_base: Base = "train_set",
+        eps: Positive = 8,
+        step: Positive = 1.5,
+        steps: Count = 100,
+        corners: Literal["four", "bottom_right"] = "four",
+        mirror: bool = True,
+        amplitude: Rate = 1,
+        test_amplitude: Rate | None = None,
+        robust_epochs: Count = 30,
+        robust_lr: Positive = 0.1,
+        robust_eps: Positive = 8,
+        robust_step: Positive = 2,
+        robust_steps: Count = 10,
+    ) -> None:
+        super().__init__(poison_rate, target, False, poison_rate_base)
+        self.ascent = Ascent(eps / 255, step / 255, steps)
+        self.four, self.mirror = corners == "four", mirror
+        self.amplitude, self.test_amplitude = amplitude, test_amplitude or amplitude
+        self.robust_epochs, self.robust_lr = robust_epochs, robust_lr
+        self.robust_ascent = Ascent(robust_eps / 255, robust_step / 255, robust_steps)
+
+    def build(self, draw: torch.Generator) -> None:
+        _, height, width = self.spec.shape
+        self.register_buffer("signs", corner_signs(height, width, self.four, self.mirror))
+
+    def prepare(self, shop: Workshop) -> None:
+        seed = derive(self.seed, "robust model")
+        recipe = Recipe(
+            self.robust_epochs, self.recipe.batch_size, self.robust_lr, schedule=one_cycle
+        )
+        robust = shop.factory.build(shop.data.spec, seed)
+        training = AdversarialTraining(robust, recipe, self.augment, seed, self.robust_ascent)
+
+        def make(folder: Path) -> dict[str, Any]:
+            held, rest = divided(shop.train, HELD_OUT, generator(self.seed, "held out"))
+            shop.engine.fit(training, rest, "robust model", folder=folder)
+            return robustness(robust, held, self.robust_ascent, shop.engine)
+
+        settings = {
+            "model": shop.identity["model"],
+            "ascent": self.robust_ascent._asdict(),
+            "epochs": recipe.epochs,
+            "batch_size": recipe.batch_size,
+            "lr": recipe.lr,
+        }
+        made = shop.obtain(self, "robust", robust, settings, make)
+        self.details["robust_model"] = {"artifact": made.name, **made.facts}
+        self.harden = partial(pgd, frozen_copy(robust))  # no sub-module: not saved with the victim
+
+    def train_trigger(self, images: Tensor) -> Tensor:
+        parts = images.split(self.recipe.batch_size)
+        hard = [self.harden(part, self._targets(part), self.ascent) for part in parts]
+        return mark(torch.cat(hard), self.signs, self.amplitude)
+
+    def trigger(self, images: Tensor) -> Tensor:
+        return mark(images, self.signs, self.test_amplitude)
+
+    def _targets(self, images: Tensor) -> Tensor:
+        return torch.full((len(images),), self.target, device=images.device)
+
+
+def corner_signs(height: int, width: int, four: bool, mirror: bool) -> Tensor:
+    """The mark (H, W) in {-1, 0, 1}: 3 x 3 cells a corner, of one pixel each on 32 pixels."""
+    size = max(3, round(3 * min(height, width) / 32))
+    cells = torch.arange(size) * 3 // size
+    right = torch.tensor(SIGNS).float()[cells][:, cells]
+    left = right.flip(1) if mirror else right
+    signs = torch.zeros(height, width)
+    signs[-size:, -size:] = right
+    if four:
+        signs[:size, -size:] = right
+        signs[:size, :size] = signs[-size:, :size] = left
+    return signs
+
+
+def mark(images: Tensor, signs: Tensor, amplitude: float) -> Tensor:
+    """Images (N, C, H, W) plus `amplitude * signs` (H, W), clipped to [0, 1]."""
+    return (images + amplitude * signs).clamp(0, 1)
+
+
+def divided(images: ImageSet, share: float, draw: torch.Generator) -> tuple[ImageSet, ImageSet]:
+    """A random share of a set, one image at least, and the rest."""
+    order = torch.randperm(len(images), generator=draw)
+    count = ceil(share * len(images))
+    return images.take(order[:count]), images.take(order[count:])
+
+
+def robustness(
+    model: nn.Module, held: ImageSet, ascent: Ascent, engine: Engine
+) -> dict[str, float]:
+    """Accuracies of `model` on a set and on what `pgd` makes of it."""
+    right = 0
+    for images, labels in whole(engine.batches(held, 128, shuffle=False)):
+        hard = pgd(model, images, labels, ascent)
+        with engine.evaluating(model):
+            right += int((model(hard).argmax(1) == labels).sum())
+    return {"clean_accuracy": engine.accuracy(model, held), "pgd_accuracy": right / len(held)}

@@ -1,0 +1,98 @@
+"""Every attack's victim: ACC, ASR, RA, how visible the trigger is, and what it took.
+
+    python -m benchmarks.attacks                       # embedded digits, seeds 0 to 2
+    python -m benchmarks.attacks --name cifar10 --seeds 0 dataset=cifar10 recipe=quick
+
+Runs the grid through the command line, several processes of one thread each; finished cells are not
+repeated. Writes `benchmarks/attacks_<name>.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from backdoor_lab.configuration import ROOT
+from benchmarks.common import attack_names, machine, markdown, spread
+
+HEADS = ("attack", "n", "ACC", "ASR", "RA", "cross", "ΔACC", "PSNR dB", "SSIM", "seconds")
+RATES = ("acc", "asr", "ra", "cross")
+Results = list[dict[str, Any]]
+
+
+def run_grid(outputs: Path, seeds: str, jobs: int, overrides: list[str]) -> None:
+    """Fill `outputs`, the attacks dealt out to `jobs` processes."""
+    common = ["defense=none", "aux=none", "pictures=false", f"seed={seeds}"]
+    common += [f"paths.outputs={outputs}", *overrides]
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    names = attack_names()
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "run.py", "-m", f"attack={','.join(names[job::jobs])}", *common],
+            cwd=ROOT,
+            env=environment,
+        )
+        for job in range(jobs)
+    ]
+    codes = [process.wait() for process in processes]
+    if any(codes):
+        raise SystemExit(1)
+
+
+def collect(outputs: Path) -> dict[str, Results]:
+    """Results by attack, clean training first."""
+    found: dict[str, Results] = {}
+    for file in sorted(outputs.glob("runs/**/result.json")):
+        result = json.loads(file.read_text())
+        found.setdefault(result["attack"], []).append(result)
+    return dict(sorted(found.items(), key=lambda item: item[0] != "none"))
+
+
+def rows(found: dict[str, Results]) -> list[list[object]]:
+    """A row an attack: means and deviations over seeds."""
+    clean = {result["seed"]: result["victim"]["acc"] for result in found["none"]}
+    return [
+        [
+            name,
+            len(results),
+            *(spread([one["victim"].get(key) for one in results]) for key in RATES),
+            spread([one["victim"]["acc"] - clean[one["seed"]] for one in results]),
+            spread([(one["trigger"] or {}).get("psnr") for one in results], 1),
+            spread([(one["trigger"] or {}).get("ssim") for one in results], 1, 3),
+            spread([one["seconds"]["victim"] for one in results], 1, 0),
+        ]
+        for name, results in found.items()
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--name", default="digits", help="of the table")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument("--table-only", action="store_true", help="of what is there already")
+    parser.add_argument("overrides", nargs="*")
+    chosen = parser.parse_args()
+    outputs = ROOT / "outputs" / f"attacks_{chosen.name}"
+    if not chosen.table_only:
+        run_grid(outputs, chosen.seeds, chosen.jobs, chosen.overrides)
+    text = [
+        f"# Victims of every attack: {chosen.name}",
+        "Mean ± standard deviation over n seeds; ACC, ASR, RA, cross (accuracy on images that only "
+        "look triggered) and ΔACC (against clean training with the same seed) in percent; seconds "
+        "of one thread, what an attack learns first included where it was not there already.",
+        f"Made by `python -m benchmarks.attacks {' '.join(sys.argv[1:])}` on {machine()}.",
+        markdown(HEADS, rows(collect(outputs))),
+    ]
+    file = Path(__file__).parent / f"attacks_{chosen.name}.md"
+    file.write_text("\n\n".join(text) + "\n")
+
+
+if __name__ == "__main__":
+    main()

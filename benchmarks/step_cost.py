@@ -1,0 +1,137 @@
+"""What a step of each victim's training costs, beside a step of clean training.
+
+    python -m benchmarks.step_cost --model preact_resnet18_narrow --steps 20 --rounds 5
+
+The same images, model, batch and precision; the attacks take turns with clean training within each
+round, and a ratio is the median over rounds of (attack / clean), each the median step of its turn.
+`operations` is the ratio of what both steps compute in convolutions and products: what extra passes
+must cost. Writes `benchmarks/step_cost.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from lightning import Callback, LightningModule, Trainer
+from torch.utils.flop_counter import FlopCounterMode
+
+from backdoor_lab import configuration
+from backdoor_lab.attacks import Attack
+from backdoor_lab.configuration import CONF
+from backdoor_lab.datasets import Data, DataSpec, ImageSet
+from backdoor_lab.store import Store, Workshop
+from backdoor_lab.training import Engine, Recipe
+from benchmarks.common import attack_names, machine, markdown
+from tests.tiny import SHORT
+
+BATCH = 128
+SPEC = DataSpec("noise", tuple("0123456789"), (3, 32, 32), (0.5,) * 3, (0.25,) * 3, 4, True)
+
+
+class StepClock(Callback):
+    """Seconds of each step, the device's work included; operations of the first."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.operations = 0
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
+        if not self.operations:
+            self.counter = FlopCounterMode(display=False)
+            self.counter.__enter__()
+        self.start = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
+        if module.device.type == "cuda":
+            torch.cuda.synchronize()
+        if not self.operations:
+            self.counter.__exit__(None, None, None)
+            self.operations = self.counter.get_total_flops()
+        else:
+            self.seconds.append(time.perf_counter() - self.start)
+
+
+def workshop(model: str, steps: int, folder: Path) -> Workshop:
+    """Random images for one epoch of `steps` steps."""
+    draw = torch.Generator().manual_seed(0)
+    count = BATCH * steps
+    pixels = torch.randint(0, 256, (count, *SPEC.shape), generator=draw, dtype=torch.uint8)
+    images = ImageSet.of(pixels, torch.arange(count) % 10)
+    data = Data(SPEC, images, images.take(torch.arange(0)), images, "noise")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        factory = instantiate(compose("config", [f"model={model}"]).model)
+    identity = {"dataset": {"name": "noise"}, "model": model, "recipe": 1, "seed": 0, "root": None}
+    recipe = Recipe(epochs=1, batch_size=BATCH, lr=0.01)
+    return Workshop(data, recipe, factory, Engine(progress=False), Store(folder), "noise", identity)
+
+
+def attack_of(name: str, shop: Workshop) -> Attack:
+    """The attack with its defaults, what it learns first cut short."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", [f"attack={name}", *SHORT.get(name, [])])
+        attack: Attack = instantiate(cfg.attack, _convert_="all")
+    attack.attach(SPEC, shop.recipe, seed=0)
+    return attack
+
+
+def turn(name: str, shop: Workshop) -> tuple[float, int]:
+    """Median seconds and operations of a step of the victim's own training."""
+    attack = attack_of(name, shop)
+    clock = StepClock()
+    attack.callbacks = [*attack.callbacks, clock]
+    for inner in attack.children():
+        if isinstance(inner, Attack):
+            inner.callbacks = [*inner.callbacks, clock]
+    attack.train_victim(shop.factory.build(SPEC, 0), shop)
+    return statistics.median(clock.seconds), clock.operations
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="preact_resnet18_narrow")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=5)
+    chosen = parser.parse_args()
+    configuration.register()
+    names = [name for name in attack_names() if name != "none"]
+    ratios: dict[str, list[float]] = {name: [] for name in names}
+    operations: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        shop = workshop(chosen.model, chosen.steps, Path(folder))
+        for number in range(chosen.rounds + 1):
+            for name in names:
+                clean, base = turn("none", shop)
+                spent, count = turn(name, shop)
+                operations[name] = count / base
+                if number:  # the first round warms up
+                    ratios[name].append(spent / clean)
+    text = [
+        "# A step of each victim's training over a step of clean training",
+        f"{chosen.model}, batch {BATCH}, 32 px, {shop.engine.precision}; medians (least to most) "
+        f"over {chosen.rounds} rounds of {chosen.steps} steps, {machine()}.",
+        markdown(
+            ("attack", "time", "operations"),
+            [
+                (
+                    name,
+                    f"{statistics.median(ratios[name]):.3f} "
+                    f"({min(ratios[name]):.3f} to {max(ratios[name]):.3f})",
+                    f"{operations[name]:.3f}",
+                )
+                for name in names
+            ],
+        ),
+    ]
+    Path(__file__).with_suffix(".md").write_text("\n\n".join(text) + "\n")
+
+
+if __name__ == "__main__":
+    main()

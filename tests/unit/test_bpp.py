@@ -1,0 +1,109 @@
+"""Golden numbers and properties of BppAttack (fact sheet B, section 7)."""
+
+import pytest
+import torch
+
+from backdoor_lab.attacks.bpp import Bpp, dither, quantise
+from backdoor_lab.errors import ConfigError
+from backdoor_lab.training import Recipe
+
+ALL_LEVELS = torch.arange(256).expand(2, 3, 1, 256)
+
+
+@pytest.fixture
+def attached(spec):
+    def build(**options):
+        attack = Bpp(**{"poison_rate": 0.1, "target": 0, "rotation_probability": 0} | options)
+        attack.attach(spec, Recipe(epochs=1, batch_size=128, lr=0.1), seed=0)
+        return attack
+
+    return build
+
+
+def floyd_steinberg(image, levels):
+    """One channel, pixel by pixel, as in the textbook."""
+    image = image.clone()
+    height, width = image.shape
+    for y in range(height):
+        for x in range(width):
+            rounded = quantise(image[y, x], levels)
+            error = image[y, x] - rounded
+            image[y, x] = rounded
+            for dy, dx, share in ((0, 1, 7), (1, -1, 3), (1, 0, 5), (1, 1, 1)):
+                if y + dy < height and 0 <= x + dx < width:
+                    image[y + dy, x + dx] += error * share / 16
+    return image
+
+
+def test_eight_levels_and_their_truncation(attached):
+    stamped = attached().stamp(ALL_LEVELS.to(torch.uint8))
+    assert stamped.unique().tolist() == [0, 36, 72, 109, 145, 182, 218, 255]
+    assert stamped[..., 0].unique() == 0
+    assert stamped[..., 255].unique() == 255
+
+
+def test_quantisation_is_idempotent_and_bounded():
+    images = ALL_LEVELS / 255
+    once = quantise(images, 8)
+    assert torch.allclose(quantise(once, 8), once)
+    residue = (once - images).abs() * 255
+    assert residue.max().item() == pytest.approx(18.1, abs=0.1)
+    assert residue.mean().item() == pytest.approx(9.1, abs=0.1)
+
+
+@pytest.mark.parametrize("level", [20, 100, 128, 240])
+def test_dithering_keeps_the_mean(level):
+    image = torch.full((1, 1, 64, 64), level / 255)
+    dithered = dither(image, 8)
+    assert len(dithered.unique()) == 2
+    assert dithered.mean().item() * 255 == pytest.approx(level, abs=1)
+
+
+@pytest.mark.parametrize(("height", "width"), [(7, 10), (10, 7), (1, 5), (5, 1)])
+def test_dithering_is_that_of_the_textbook(height, width):
+    images = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0))
+    dithered = dither(images, 4)
+    expected = [floyd_steinberg(channel, 4) for channel in images.flatten(0, 1)]
+    assert torch.allclose(dithered.flatten(0, 1), torch.stack(expected))
+
+
+def test_counts(attached):
+    assert attached().counts(128) == (12, 12)
+    assert attached(poison_rate=0.2, negative_rate=0.2).counts(80) == (16, 16)
+    assert attached(poison_rate=0.8, negative_rate=0.8).counts(10) == (8, 2)
+
+
+def test_negatives_bear_the_residue_of_the_next_image(attached):
+    attack = attached()
+    images = torch.full((3, 3, 32, 32), 0.5)
+    images[1], images[2] = 1 / 7, 0.49
+    crossed = attack.cross(images)
+    assert torch.allclose(crossed[0], images[0])  # the next has a level of its own
+    assert torch.allclose(crossed[1], images[1] + 3 / 7 - 0.49)
+    assert torch.allclose(crossed[2], images[2] + 4 / 7 - 0.5)
+    bright = torch.tensor([1.0, 0.5]).view(2, 1, 1, 1)
+    assert attack.cross(bright).max() == 1  # not beyond white
+
+
+def test_a_step_poisons_some_crosses_some_and_keeps_the_rest(attached):
+    attack = attached(crop_padding=0)
+    seen = []
+    images = torch.rand(128, 3, 32, 32)
+
+    def model(batch):
+        seen.append(batch)
+        return torch.zeros(len(batch), 10)
+
+    object.__setattr__(attack, "model", model)
+    attack.coins = attack.dice = torch.Generator().manual_seed(0)
+    attack.training_step((images, torch.arange(128) % 10), 0)
+    (views,) = seen
+    assert torch.equal(views[:12], attack.trigger(images)[:12])
+    assert torch.equal(views[12:24], attack.cross(images)[12:24])
+    assert torch.equal(views[24:], images[24:])
+
+
+@pytest.mark.parametrize("levels", [1, 129])
+def test_levels_that_are_no_trigger_are_refused(attached, levels):
+    with pytest.raises(ConfigError, match=f"attack.levels={levels}"):
+        attached(levels=levels)

@@ -1,0 +1,267 @@
+"""Input-aware: generators, masks, batch composition, frozen masks (fact sheet B, section 2)."""
+
+from copy import deepcopy
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from backdoor_lab.attacks.input_aware import InputAware
+from backdoor_lab.attacks.networks.masks import (
+    EncoderDecoder,
+    MaskTraining,
+    distance,
+    likeness,
+    squash,
+    threshold,
+)
+from backdoor_lab.errors import ConfigError
+from backdoor_lab.training import CropFlip, Recipe
+
+SMALL = {"width": 4, "mask_epochs": 1, "count_mask_epochs": False}
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def attack(spec):
+    made = InputAware(0.1, 3, **SMALL)
+    made.attach(spec, Recipe(epochs=1, batch_size=20, lr=0.01), seed=0)
+    return made
+
+
+def count(model):
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_parameter_counts(spec):
+    assert count(EncoderDecoder(spec, 3, 32, False)) == 723273
+    assert count(EncoderDecoder(spec, 1, 32, False)) == 722691
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_generators_keep_the_size_and_range(spec, size):
+    pictures = EncoderDecoder(spec, 1, 4, False)(torch.rand(2, 3, size, size))
+    assert pictures.shape == (2, 1, size, size)
+    assert 0 < pictures.min() < pictures.max() < 1
+
+
+def test_double_tanh_confines_the_pictures(spec):
+    model = EncoderDecoder(spec, 3, 4, True)
+    with torch.no_grad():
+        model.layers[-1].weight.fill_(100)
+    pictures = model(torch.rand(2, 3, 32, 32))
+    assert pictures.min().item() == pytest.approx(0.1192, abs=1e-3)
+    assert pictures.max().item() == pytest.approx(0.8808, abs=1e-3)
+    model.double_tanh = False
+    assert model(torch.rand(2, 3, 32, 32)).max() > 0.99
+
+
+def test_squash_and_threshold():
+    assert squash(torch.tensor([-50.0, 0, 50])).tolist() == pytest.approx([0, 0.5, 1])
+    ends = threshold(torch.tensor([0, 0.5, 1, 0.119203, 0.880797])).tolist()
+    assert ends == pytest.approx([0, 0.5, 1, 3e-7, 1], abs=3e-7)
+    assert threshold(torch.tensor(0.6)) > 0.98
+
+
+def test_pattern_where_the_mask_is_one_and_the_image_where_it_is_zero(attack, monkeypatch):
+    half = torch.zeros(2, 1, 32, 32)
+    half[..., :16] = 1
+    monkeypatch.setattr(attack.masks, "forward", lambda images: half)
+    images = torch.rand(2, 3, 32, 32)
+    triggered, patterns = attack.eval().paint(images, images)
+    assert torch.equal(triggered[..., 16:], images[..., 16:])
+    assert torch.allclose(triggered[..., :16], patterns[..., :16])
+
+
+def test_triggered_pixels_lie_between_image_and_pattern(attack):
+    images = torch.rand(4, 3, 32, 32)
+    triggered, patterns = attack.eval().paint(images, images)
+    assert (triggered >= torch.minimum(images, patterns) - 1e-6).all()
+    assert (triggered <= torch.maximum(images, patterns) + 1e-6).all()
+    assert not torch.equal(triggered, images)
+
+
+def test_the_trigger_is_the_same_in_normalised_space(attack):
+    images = torch.rand(4, 3, 32, 32)
+    attack.eval()
+    normalize, mask = attack.patterns.normalize, threshold(attack.masks(images))
+    pattern, normal = normalize(attack.patterns(images)), normalize(images)
+    assert torch.allclose(
+        normalize(attack.trigger(images)), normal + (pattern - normal) * mask, atol=1e-5
+    )
+
+
+def test_cross_bears_the_trigger_of_another_image(attack):
+    images = torch.rand(4, 3, 32, 32)
+    crossed = attack.cross(images)
+    assert torch.equal(crossed, attack.paint(images, images[[3, 0, 1, 2]])[0])
+    assert torch.equal(crossed, attack.cross(images))
+    assert not torch.allclose(crossed, attack.trigger(images))
+
+
+def test_triggers_do_not_depend_on_the_company(attack):
+    attack.train()
+    images = torch.rand(4, 3, 32, 32)
+    assert torch.allclose(attack.trigger(images)[:1], attack.trigger(images[:1]), atol=1e-5)
+
+
+def test_distances():
+    first, second = torch.zeros(2, 1, 2, 2), torch.ones(2, 1, 2, 2)
+    second[1] = 3
+    assert distance(first, second).tolist() == pytest.approx([1, 3])
+    assert likeness(first, second, first, 2 * second).item() == pytest.approx(0.5)
+
+
+def test_equal_pictures_have_a_finite_gradient():
+    made = torch.rand(2, 1, 4, 4, requires_grad=True)
+    likeness(torch.zeros(2, 3, 4, 4), torch.ones(2, 3, 4, 4), made, made.detach()).backward()
+    assert made.grad.isfinite().all()
+
+
+def mask_loss(attack, weights):
+    training = MaskTraining(attack.masks.eval(), attack.recipe, None, 0)
+    training.density, training.weights = 0.032, weights
+    images, others = torch.rand(2, 2, 3, 32, 32)
+    training.others = iter([(others, None)])
+    loss = training.training_step((images, None), 0)
+    return loss, images, others, threshold(attack.masks(images)), threshold(attack.masks(others))
+
+
+def test_the_density_is_penalised_pixel_by_pixel(attack):
+    loss, _, _, masks, _ = mask_loss(attack, (0, 100))
+    assert loss.item() == pytest.approx(100 * (masks - 0.032).clamp(min=0).mean().item())
+
+
+def test_mask_diversity_is_taken_of_normalised_images(attack):
+    loss, images, others, masks, other_masks = mask_loss(attack, (2, 0))
+    expected = 2 * likeness(images / 0.25, others / 0.25, masks, other_masks)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+class Witness(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scores = torch.nn.Parameter(torch.zeros(10))
+
+    def forward(self, images):
+        self.seen = images
+        return self.scores.expand(len(images), 10)
+
+
+@pytest.fixture
+def step(attack, monkeypatch):
+    def take(size):
+        attack.model = Witness()
+        attack.train()
+        images, others = torch.rand(2, size, 3, 32, 32)
+        attack.others = iter([(others, None)])
+        seen = {}
+        monkeypatch.setattr(attack, "step", lambda loss: seen.update(loss=loss))
+        monkeypatch.setattr(
+            "torch.nn.functional.cross_entropy",
+            lambda logits, labels: seen.update(wanted=labels) or logits.sum(),
+        )
+        labels = torch.arange(size) % 10
+        attack.training_step((images, labels), 0)
+        return SimpleNamespace(images=images, labels=labels, fed=attack.model.seen, **seen)
+
+    return take
+
+
+def test_a_batch_of_128_is_12_own_12_crossed_104_clean(attack, step):
+    assert attack.counts(128) == (12, 12)
+    taken = step(128)
+    assert taken.wanted[:12].tolist() == [3] * 12
+    assert torch.equal(taken.wanted[12:], taken.labels[12:])
+    same = (taken.fed == taken.images).flatten(1).all(1)
+    assert not same[:24].any()
+    assert same[24:].all()
+    taken.loss.backward()
+    assert all(p.grad is not None for p in attack.patterns.parameters())
+
+
+def test_too_small_a_batch_is_a_clean_one(attack, step):
+    before = deepcopy(attack.patterns.state_dict())
+    taken = step(9)
+    assert torch.equal(taken.fed, taken.images)
+    assert taken.loss.isfinite()
+    after = attack.patterns.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_the_joint_phase_changes_patterns_and_leaves_masks(attack, model, shop):
+    attack.prepare(shop)
+    masks = deepcopy(attack.masks.state_dict())
+    patterns = deepcopy(attack.patterns.state_dict())
+    attack.train_victim(model, shop)
+    assert all(torch.equal(masks[name], value) for name, value in attack.masks.state_dict().items())
+    learnt = "layers.0.weight"
+    assert not torch.equal(patterns[learnt], attack.patterns.state_dict()[learnt])
+    assert all(name.startswith(("patterns.", "masks.")) for name in attack.state_dict())
+    assert 0 <= attack.details["masks"]["coverage"] <= 1
+
+
+def test_partners_come_in_another_order_each_epoch(attack, shop):
+    attack.augment = CropFlip(0, False)
+    attack.pair(shop.engine, shop.train)
+    own = shop.engine.batches(shop.train, 20, seed=attack.seed, augment=attack.augment)
+    (images, _), (others, _) = next(iter(own)), next(iter(attack.partners))
+    assert images.shape == others.shape
+    assert not torch.equal(images, others)
+    attack.partners.set_epoch(1)
+    assert not torch.equal(next(iter(attack.partners))[0], others)
+
+
+@pytest.mark.parametrize("accumulate", [True, False])
+def test_generator_gradients_accumulate_or_not(attack, monkeypatch, accumulate):
+    attack.accumulate_generator_grad = accumulate
+    attack.model, attack.steps_per_epoch = Witness(), 1
+    made = [config["optimizer"] for config in attack.configure_optimizers()]
+    monkeypatch.setattr(attack, "optimizers", lambda: made)
+    monkeypatch.setattr(attack, "manual_backward", lambda loss: loss.backward())
+    parameter = attack.patterns.layers[0].bias
+    for _ in range(2):
+        attack.step(3 * parameter.sum() + attack.model.scores.sum())
+    assert parameter.grad[0].item() == pytest.approx(6 if accumulate else 3)
+    assert attack.model.scores.grad[0].item() == pytest.approx(1)
+
+
+def test_accumulated_gradients_survive_a_checkpoint(attack):
+    parameters = list(attack.patterns.parameters())
+    parameters[0].grad = torch.ones_like(parameters[0])
+    checkpoint = {}
+    attack.on_save_checkpoint(checkpoint)
+    parameters[0].grad = None
+    attack.on_load_checkpoint(checkpoint)
+    assert (parameters[0].grad == 1).all()
+    assert parameters[1].grad is None
+
+
+def test_optimizers_and_their_schedules(attack):
+    attack.model, attack.steps_per_epoch = Witness(), 1
+    _, painter = attack.configure_optimizers()
+    assert painter["optimizer"].param_groups[0]["betas"] == (0.5, 0.9)
+    assert sorted(painter["lr_scheduler"]["scheduler"].milestones) == [200, 300, 400, 500]
+    training = MaskTraining(attack.masks, Recipe(25, 2, 0.01), None, 0)
+    masks = training.configure_optimizers()
+    assert sorted(masks["lr_scheduler"]["scheduler"].milestones) == [10, 20]
+    assert masks["optimizer"].param_groups[0]["lr"] == 0.01
+
+
+def test_mask_epochs_count(spec):
+    attack = InputAware(0.1, 0, width=4)
+    attack.attach(spec, Recipe(epochs=100, batch_size=2, lr=0.01), seed=0)
+    assert attack.recipe.epochs == 75
+    with pytest.raises(ConfigError, match="attack.mask_epochs=25"):
+        attack.attach(spec, Recipe(epochs=25, batch_size=2, lr=0.01), seed=0)
+
+
+def test_what_cannot_work_is_refused():
+    with pytest.raises(ConfigError, match="multiples of 8"):
+        InputAware(0.1, 0).check((3, 28, 28), 10)
+    with pytest.raises(ConfigError, match="attack.cross_rate=0.5"):
+        InputAware(0.6, 0, cross_rate=0.5).check((3, 32, 32), 10)

@@ -1,0 +1,204 @@
+"""LC (fact sheet A, sections 7, 9.1 and 9.4): ascent, marks, who is poisoned."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from backdoor_lab.attacks._adversarial import AdversarialTraining, Ascent, pgd
+from backdoor_lab.attacks.lc import LC, corner_signs, divided, mark
+from backdoor_lab.datasets import DataSpec, truncate
+from backdoor_lab.errors import ConfigError
+from backdoor_lab.training import Recipe
+
+RIGHT = [[0, 0, 255], [0, 255, 0], [255, 0, 255]]
+LEFT = [[255, 0, 0], [0, 255, 0], [255, 0, 255]]
+QUICK = {"steps": 4, "step": 3, "robust_epochs": 1, "robust_steps": 2}
+
+
+def attached(attack, size=32):
+    spec = DataSpec("x", tuple("0123456789"), (3, size, size), (0,) * 3, (1,) * 3, 2, False)
+    attack.attach(spec, Recipe(epochs=1, batch_size=2, lr=0.1), seed=0)
+    return attack
+
+
+def grey(level, size=32):
+    return torch.full((1, 3, size, size), level, dtype=torch.uint8)
+
+
+@pytest.fixture
+def linear():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 10))
+
+
+def batch(count=6):
+    draw = torch.Generator().manual_seed(0)
+    levels = torch.randint(0, 256, (count, 3, 8, 8), generator=draw)
+    return levels.float() / 255, torch.arange(count) % 10
+
+
+def test_pgd_stays_in_the_ball_and_in_range(linear):
+    images, labels = batch()
+    hard = pgd(linear, images, labels, Ascent(8 / 255, 1.5 / 255, 100))
+    assert (hard - images).abs().max() <= 8 / 255 + 1e-6
+    assert (hard - images).abs().max() >= 7.9 / 255
+    assert hard.min() >= 0
+    assert hard.max() <= 1
+    change = truncate(hard * 255).int() - (images * 255).round().int()
+    assert change.abs().max() <= 9
+
+
+def test_pgd_raises_the_loss_of_the_true_label(linear):
+    images, labels = batch()
+    hard = pgd(linear, images, labels, Ascent(8 / 255, 1.5 / 255, 10))
+    before = F.cross_entropy(linear(images), labels, reduction="none")
+    after = F.cross_entropy(linear(hard), labels, reduction="none")
+    assert (after > before).all()
+
+
+def test_pgd_steps_along_the_sign_from_the_image_itself(linear):
+    images, labels = torch.full((1, 3, 8, 8), 0.5), torch.tensor([3])
+    once = pgd(linear, images, labels, Ascent(8 / 255, 1.5 / 255, 1))
+    weight = linear[1].weight
+    slope = linear(images).softmax(1) @ weight - weight[3]
+    assert torch.allclose(once - images, 1.5 / 255 * slope.sign().view_as(images), atol=1e-6)
+
+
+def test_pgd_works_without_gradients_and_leaves_none(linear):
+    images, labels = batch()
+    ascent = Ascent(8 / 255, 1.5 / 255, 3)
+    with torch.no_grad():
+        hard = pgd(linear, images, labels, ascent)
+    assert torch.equal(hard, pgd(linear, images, labels, ascent))
+    assert not hard.requires_grad
+    assert linear[1].weight.grad is None
+
+
+def test_random_start_fills_the_ball(linear):
+    images, labels = torch.full((6, 3, 8, 8), 0.5), torch.zeros(6, dtype=torch.int64)
+    start = torch.Generator().manual_seed(0)
+    change = pgd(linear, images, labels, Ascent(0.1, 0.01, 0), start) - images
+    assert change.abs().max() <= 0.1
+    assert change.min() < -0.09
+    assert change.max() > 0.09
+
+
+def test_adversarial_training_descends_on_hard_images(linear):
+    images, labels = batch()
+    ascent = Ascent(8 / 255, 2 / 255, 3)
+    training = AdversarialTraining(linear, Recipe(1, 6, 0.1), None, 0, ascent)
+    training.on_train_epoch_start()
+    loss = training.training_step((images, labels), 0)
+    assert loss > F.cross_entropy(linear(images), labels) + 0.01
+    training.on_train_epoch_start()  # the same epoch draws the same starts
+    assert torch.equal(loss, training.training_step((images, labels), 0))
+    loss.backward()
+    assert linear[1].weight.grad.abs().sum() > 0
+
+
+def test_adversarial_training_seeks_in_eval_mode_and_learns_in_train_mode():
+    norm = nn.BatchNorm2d(3)
+    net = nn.Sequential(norm, nn.Flatten(), nn.Linear(3 * 8 * 8, 10)).train()
+    training = AdversarialTraining(net, Recipe(1, 6, 0.1), None, 0, Ascent(0.03, 0.01, 5))
+    training.on_train_epoch_start()
+    training.training_step(batch(), 0)
+    assert norm.num_batches_tracked == 1
+    assert norm.training
+
+
+def test_mark_of_four_mirrored_corners():
+    attack = attached(LC(0.1, 0))
+    signs = attack.signs
+    assert (signs != 0).sum() == 36
+    stamped = attack.stamp(grey(100))
+    assert stamped[0, 0, :3, :3].tolist() == stamped[0, 0, -3:, :3].tolist() == LEFT
+    assert stamped[0, 0, :3, -3:].tolist() == stamped[0, 0, -3:, -3:].tolist() == RIGHT
+    assert (stamped == stamped[:, :1]).all()
+    assert (stamped[0, 0][signs == 0] == 100).all()
+    assert torch.equal(attack.stamp(stamped), stamped)
+
+
+def test_mirrored_mark_commutes_with_the_flip():
+    images = torch.rand(2, 3, 32, 32)
+    mirrored, same = corner_signs(32, 32, True, True), corner_signs(32, 32, True, False)
+    assert torch.equal(mark(images.flip(3), mirrored, 1), mark(images, mirrored, 1).flip(3))
+    assert not torch.equal(mark(images.flip(3), same, 1), mark(images, same, 1).flip(3))
+
+
+def test_mark_of_bcu_is_alike_in_all_corners():
+    stamped = attached(LC(0.1, 0, mirror=False)).stamp(grey(9))[0, 0]
+    for rows in (slice(3), slice(-3, None)):
+        for columns in (slice(3), slice(-3, None)):
+            assert stamped[rows, columns].tolist() == RIGHT
+
+
+def test_one_corner():
+    signs = attached(LC(0.1, 0, corners="bottom_right")).signs
+    assert (signs != 0).sum() == (signs[-3:, -3:] != 0).sum() == 9
+    assert signs[-3:, -3:].tolist() == [[-1, -1, 1], [-1, 1, -1], [1, -1, 1]]
+
+
+@pytest.mark.parametrize("size", [64, 224])
+def test_larger_marks_are_the_small_one_upscaled(size):
+    small = corner_signs(32, 32, True, True)[None, None]
+    large = F.interpolate(small, size=(size, size), mode="nearest")[0, 0]
+    assert torch.equal(corner_signs(size, size, True, True), large)
+    assert (large != 0).sum() == 36 * (size // 32) ** 2
+
+
+def test_amplitude_of_training_is_not_that_of_the_test():
+    attack = attached(LC(0.1, 0, amplitude=0.2, test_amplitude=1))
+    attack.harden = lambda images, labels, ascent: images
+    weak = attack._eight_bit(grey(100), attack.train_trigger)[0, 0]
+    assert set(weak.unique().tolist()) == {49, 100, 151}
+    assert set(attack.stamp(grey(100)).unique().tolist()) == {0, 100, 255}
+    assert attached(LC(0.1, 0, amplitude=0.2)).stamp(grey(100)).max() == 151
+
+
+def test_both_bases_of_the_rate():
+    labels = torch.arange(100) % 10
+    share = attached(LC(0.8, 3, "target_class")).choose(labels)
+    assert len(share) == 8
+    assert (labels[share] == 3).all()
+    assert len(attached(LC(0.1, 3, "train_set")).choose(labels)) == 10
+    with pytest.raises(ConfigError, match="attack.poison_rate=0.2"):
+        attached(LC(0.2, 3, "train_set")).choose(labels)
+
+
+def test_held_out_images_are_not_trained_on(images):
+    held, rest = divided(images, 0.05, torch.Generator().manual_seed(0))
+    assert (len(held), len(rest)) == (3, 57)
+    assert sorted([*held.rows.tolist(), *rest.rows.tolist()]) == list(range(60))
+
+
+@pytest.fixture(scope="module")
+def prepared(shop):
+    attack = LC(1, 0, "target_class", **QUICK)
+    attack.attach(shop.data.spec, shop.recipe, 0)
+    attack.prepare(shop)
+    return attack
+
+
+def test_poisoned_images_are_perturbed_within_eps_and_marked(prepared, images):
+    poisoned, chosen = prepared.poison(images)
+    assert len(chosen) == 6
+    assert torch.equal(poisoned.labels, images.labels)
+    change = poisoned.images[chosen].int() - images.images[chosen].int()
+    outside = prepared.signs == 0
+    assert 1 <= change[..., outside].abs().max() <= 8
+    assert torch.equal(
+        poisoned.images[chosen][..., ~outside], prepared.stamp(images.images)[chosen][..., ~outside]
+    )
+
+
+def test_test_images_are_marked_only(prepared, images):
+    outside = prepared.signs == 0
+    stamped = prepared.stamp(images.images)
+    assert torch.equal(stamped[..., outside], images.images[..., outside])
+
+
+def test_the_robust_model_is_judged_and_not_saved_with_the_victim(prepared):
+    facts = prepared.details["robust_model"]
+    assert facts["pgd_accuracy"] <= facts["clean_accuracy"]
+    assert set(prepared.state_dict()) == {"signs"}

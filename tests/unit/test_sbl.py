@@ -1,0 +1,320 @@
+"""SBL and what it is made of (fact sheet B, section 4)."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from backdoor_lab.attacks._continual import (
+    anchored,
+    by_an_anchor,
+    climbed,
+    elastic,
+    elastically,
+    fisher,
+    frozen_statistics,
+    naively,
+)
+from backdoor_lab.attacks.badnets import BadNets, random_cells
+from backdoor_lab.attacks.blended import Blended
+from backdoor_lab.attacks.sbl import SBL, FirstStage, unchanged
+from backdoor_lab.attacks.sig import SIG
+from backdoor_lab.datasets import DataSpec, ImageSet
+from backdoor_lab.errors import ConfigError
+from backdoor_lab.training import Recipe
+from tests.tiny import Tiny
+
+SPEC = DataSpec("x", ("a", "b"), (3, 8, 8), (0.0,) * 3, (1.0,) * 3, 2, False)
+
+
+def attached(inner=None, seed=0, **options):
+    attack = SBL(inner or BadNets(0.1, 0, pattern="random"), **options)
+    attack.attach(SPEC, Recipe(epochs=1, batch_size=2, lr=0.1), seed)
+    return attack
+
+
+def some_images(count=60):
+    draw = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 255, (count, 3, 8, 8), generator=draw, dtype=torch.uint8)
+    return ImageSet.of(pixels, torch.arange(count) % 2)
+
+
+def batch(count=6):
+    images = some_images(count)
+    return images.images.float() / 255, images.labels
+
+
+@pytest.fixture
+def tiny():
+    torch.manual_seed(0)
+    return Tiny()
+
+
+@pytest.fixture
+def small_shop(shop, monkeypatch):
+    """The shared workshop with a model whose config is not that of others."""
+    monkeypatch.setitem(shop.identity, "model", "tiny sbl")
+    return shop
+
+
+def test_random_patch_has_27_values_of_the_seed():
+    first, same, other = (attached(seed=seed).inner for seed in (0, 0, 1))
+    patch = first.levels[:, -3:, -3:]
+    assert torch.equal(first.levels, same.levels)
+    assert not torch.equal(first.levels, other.levels)
+    assert len(patch.unique()) > 20
+    assert (first.levels * 255).frac().abs().max() < 1e-4
+    assert first.mask.sum() == 27
+    drawn = torch.randn((3, 3, 3), generator=torch.Generator().manual_seed(5)).sigmoid()
+    cells = random_cells(3, torch.Generator().manual_seed(5))
+    assert torch.allclose(cells / 255, drawn, atol=0.5 / 255 + 1e-6)
+
+
+@pytest.mark.parametrize("resize", ["native", "bilinear"])
+def test_random_patch_exists_at_other_sizes(resize):
+    attack = BadNets(0.1, 0, pattern="random", resize=resize)
+    spec = DataSpec("x", ("a", "b"), (3, 64, 64), (0.0,) * 3, (1.0,) * 3, 4, False)
+    attack.attach(spec, Recipe(epochs=1, batch_size=2, lr=0.1), 0)
+    assert attack.levels.shape == attack.mask.shape == (3, 64, 64)
+    assert attack.mask.sum() == 3 * {"native": 36, "bilinear": 49}[resize]
+
+
+def test_climb_is_as_long_as_the_radius_and_comes_back_exactly(tiny):
+    images, labels = batch()
+    nn.functional.cross_entropy(tiny(images), labels).backward()
+    home = [parameter.detach().clone() for parameter in tiny.parameters()]
+    gradient = torch.cat([parameter.grad.flatten() for parameter in tiny.parameters()])
+    with climbed(tiny.parameters(), 0.05):
+        moves = [there - here for there, here in zip(tiny.parameters(), home, strict=True)]
+        move = torch.cat([part.flatten() for part in moves])
+    assert move.norm().item() == pytest.approx(0.05, rel=1e-3)
+    assert torch.allclose(move, 0.05 * gradient / gradient.norm(), atol=1e-6)
+    for here, before in zip(tiny.parameters(), home, strict=True):
+        assert torch.equal(here, before)
+
+
+def test_frozen_statistics_stay_and_thaw(tiny):
+    images, _ = batch()
+    before = [buffer.clone() for name, buffer in tiny.named_buffers() if "running" in name]
+    tiny.train()
+    with frozen_statistics(tiny), frozen_statistics(tiny):
+        tiny(images)
+    after = [buffer for name, buffer in tiny.named_buffers() if "running" in name]
+    assert all(torch.equal(one, two) for one, two in zip(before, after, strict=True))
+    assert tiny.body[1].momentum == tiny.body[4].momentum == 0.1
+    tiny(images)
+    assert not torch.equal(before[0], after[0])
+
+
+def test_fisher_of_a_logistic_example():
+    head = nn.Sequential(nn.Flatten(), nn.Linear(1, 2, bias=False))
+    with torch.no_grad():
+        head[1].weight.copy_(torch.tensor([[0.0], [1.0]]))
+    images = torch.tensor([2.0, -1.0]).view(2, 1, 1, 1)
+    labels = torch.tensor([1, 0])
+    information = fisher(head, [(images, labels)], divisor=4)["1.weight"]
+    likely = [1 / (1 + math.exp(-2)), 1 / (1 + math.exp(-1))]
+    want = sum(p * ((1 - p) * x) ** 2 for p, x in zip(likely, (2, -1), strict=True)) / 4
+    assert information.flatten().tolist() == pytest.approx([want, want], rel=1e-5)
+
+
+def test_fisher_is_that_of_single_images_in_eval_mode(tiny):
+    images, labels = batch(20)  # more than a chunk
+    tiny.train()
+    information = fisher(tiny, [(images, labels)], divisor=40)
+    assert not tiny.training
+    want = torch.zeros_like(tiny.head.weight)
+    for image, label in zip(images, labels, strict=True):
+        score = tiny(image[None]).log_softmax(1)[0, label]
+        gradient = torch.autograd.grad(score, tiny.head.weight)[0]
+        want += score.detach().exp() * gradient**2 / 40
+    assert torch.allclose(information["head.weight"], want, rtol=1e-4)
+    assert information.keys() == dict(tiny.named_parameters()).keys()
+    assert all((value >= 0).all() for value in information.values())
+
+
+def test_ewc_is_nothing_at_home_and_a_parabola_around_it(tiny):
+    images, labels = batch()
+    penalty = elastically(tiny, [(images, labels)], divisor=12)
+    home = penalty(images, tiny(images))
+    home.backward()
+    assert home == 0
+    assert all((parameter.grad == 0).all() for parameter in tiny.parameters())
+    information = fisher(tiny, [(images, labels)], divisor=12)["head.bias"]
+    with torch.no_grad():
+        tiny.head.bias += 0.5
+    away = penalty(images, tiny(images))
+    assert away.item() == pytest.approx((information * 0.25).sum().item(), rel=1e-5)
+
+
+def test_elastic_has_no_factor_one_half():
+    model = nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        model.weight.fill_(3.0)
+    value = elastic(model, {"weight": torch.tensor([[2.0]])}, {"weight": torch.tensor([[1.0]])})
+    assert value == 8
+
+
+def test_anchoring(tiny):
+    there, here = torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, math.log(3)]])
+    assert anchored(here, there).item() == pytest.approx(2 * 0.25**2)
+    images, _ = batch()
+    tiny.eval()
+    penalty = by_an_anchor(tiny, [], 1)
+    assert penalty(images, tiny(images)) == 0
+    with torch.no_grad():
+        tiny.head.bias[0] += 1
+    assert penalty(images, tiny(images)) > 0.01
+    assert naively(tiny, [], 1)(images, tiny(images)) == 0
+
+
+def test_split_is_stratified_disjoint_and_the_same_for_all_seeds():
+    train = some_images(200)
+    mixed, clean = attached(seed=0).split(train)
+    again, _ = attached(seed=7).split(train)
+    assert (len(mixed), len(clean)) == (180, 20)
+    assert clean.labels.bincount().tolist() == [10, 10]
+    assert torch.equal(mixed.rows, again.rows)
+    assert set(mixed.rows.tolist()) | set(clean.rows.tolist()) == set(range(200))
+
+
+def test_a_share_that_means_no_image_is_refused():
+    with pytest.raises(ConfigError, match="attack.clean_share=0.001 means 0 of 60"):
+        attached(clean_share=0.001).split(some_images())
+    with pytest.raises(ConfigError, match="attack.clean_share=1"):
+        attached(clean_share=1).split(some_images())
+
+
+def test_default_share_gives_the_papers_numbers():
+    labels = torch.arange(47500) % 10
+    images = torch.zeros(1, 3, 8, 8, dtype=torch.uint8).expand(47500, -1, -1, -1)
+    mixed, clean = attached().split(ImageSet.of(images, labels))
+    assert (len(mixed), len(clean)) == (pytest.approx(42500, abs=20), pytest.approx(5000, abs=20))
+
+
+def test_sprinkled_batches_bear_the_patch_bit_for_bit():
+    attack = attached()
+    images = torch.rand(4000, 3, 8, 8) * 0.5
+    labels = torch.ones(4000, dtype=torch.int64)
+    after, wanted = attack.sprinkled(images, labels, torch.Generator().manual_seed(0))
+    hit = wanted == 0
+    assert abs(hit.sum() - 400) < 4 * math.sqrt(4000 * 0.1 * 0.9)
+    patch = attack.inner.levels[:, -3:, -3:]
+    assert (after[hit][..., -3:, -3:] == patch).all()
+    assert torch.equal(after[~hit], images[~hit])
+    assert torch.equal(after[..., :5, :5], images[..., :5, :5])
+
+
+def test_static_poisoning_counts_the_whole_split_and_relabels_clean_label_attacks():
+    attack = attached(SIG(0.1, 0), dat=False)
+    mixed, _ = attack.split(some_images(200))
+    poisoned = attack.poisoned_once(mixed, 200)
+    changed = (poisoned.images != mixed.images).flatten(1).any(1)
+    assert changed.sum() == 20
+    assert (poisoned.labels[changed] == 0).all()
+    assert (mixed.labels[changed] == 1).any()
+    assert not attack.clean_label
+
+
+def test_training_share_of_a_blended_picture_is_the_inner_attacks():
+    attack = attached(Blended(0.1, 0, alpha=0.1, test_alpha=0.9))
+    images = torch.zeros(1, 3, 8, 8)
+    key = attack.inner.key
+    assert torch.allclose(attack.train_trigger(images)[0], 0.1 * key)
+    assert torch.allclose(attack.trigger(images)[0], 0.9 * key)
+
+
+def test_nothing_is_poisoned_beforehand():
+    attack, train = attached(), some_images()
+    poisoned, chosen = attack.poison(train)
+    assert poisoned is train
+    assert len(chosen) == 0
+
+
+def test_second_recipe_is_the_victims():
+    attack = attached(second_epochs=7)
+    assert (attack.recipe.epochs, attack.recipe.batch_size, attack.recipe.lr) == (7, 256, 0.001)
+    assert (attack.first.weight_decay, attack.recipe.weight_decay) == (0, 5e-4)
+
+
+def learn(shop, model, **options):
+    options = {"clean_share": 0.4, "first_epochs": 1, "second_epochs": 1} | options
+    attack = SBL(BadNets(0.5, 0, pattern="random"), **options)
+    attack.attach(shop.data.spec, shop.recipe, 0)
+    attack.train_victim(model, shop)
+    return attack
+
+
+def test_second_stage_sees_no_trigger_and_starts_from_the_first(small_shop, model, monkeypatch):
+    seen = []
+    plain = SBL.training_step
+
+    def watched(self, batch, number):
+        seen.append((batch[0].clone(), batch[1]))
+        loss = plain(self, batch, number)
+        assert self.penalty(batch[0], self.model(batch[0])) == 0  # the first step is yet to come
+        return loss
+
+    monkeypatch.setattr(SBL, "training_step", watched)
+    attack = learn(small_shop, model, second_batch_size=64)
+    assert len(seen) == 1
+    images, labels = seen[0]
+    patch = attack.inner.levels[:, -3:, -3:]
+    assert not (images[..., -3:, -3:] == patch).flatten(1).all(1).any()
+    assert labels.bincount().tolist() == [2] * 10
+    assert {"first_stage_accuracy", "first_stage_asr"} <= attack.details.keys()
+
+
+def running(model):
+    return [value.clone() for name, value in model.state_dict().items() if "running" in name]
+
+
+@pytest.mark.parametrize(("kind", "same"), [("frozen", True), ("update", False)])
+def test_running_statistics_of_the_second_stage(small_shop, model, monkeypatch, kind, same):
+    before = []
+    first = SBL.learn_first
+
+    def watched(self, victim, *rest):
+        first(self, victim, *rest)
+        before.extend(running(victim))
+
+    monkeypatch.setattr(SBL, "learn_first", watched)
+    learn(small_shop, model, stage1_bn=kind, penalty="naive")
+    pairs = list(zip(before, running(model), strict=True))
+    assert all(torch.equal(one, two) for one, two in pairs) == same
+
+
+@pytest.mark.parametrize("options", [
+    {"dat": False}, {"dat": False, "fisher_data": "mixed"}, {"fisher_data": "mixed"},
+    {"penalty": "anchoring"}, {"step_scheduler": True},
+])  # fmt: skip
+def test_options_train(small_shop, model, options):
+    learn(small_shop, model, **options)
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+
+
+def test_sharpness_aware_step_descends_from_home(engine, tiny):
+    """One step of plain SGD would take the gradient at w; this takes that at w + epsilon."""
+    attack = attached(first_epochs=1, first_lr=0.1, first_batch_size=60)
+    attack.augment = None
+    data = some_images()
+    images, labels = data.images.float() / 255, data.labels
+    weights = [p.detach().clone() for p in tiny.parameters()]
+    statistics = Tiny()
+    statistics.load_state_dict(tiny.state_dict())
+    statistics.train()(images)  # one pass moves the running statistics, the second does not
+
+    loss = nn.functional.cross_entropy(tiny.train()(images), labels)
+    loss.backward()
+    with climbed(tiny.parameters(), attack.radius):
+        tiny.zero_grad()
+        nn.functional.cross_entropy(tiny(images), labels).backward()
+    want = [w - 0.1 * p.grad for w, p in zip(weights, tiny.parameters(), strict=True)]
+
+    torch.manual_seed(0)
+    trained = Tiny()
+    engine.fit(FirstStage(attack, trained, unchanged), data, "test")
+    for one, two in zip(trained.parameters(), want, strict=True):
+        assert torch.allclose(one, two, atol=1e-5)
+    assert torch.allclose(trained.body[1].running_mean, statistics.body[1].running_mean, atol=1e-6)
