@@ -3,7 +3,8 @@
 Paper     Madry et al., Towards Deep Learning Models Resistant to Adversarial Attacks, ICLR 2018,
           arXiv:1706.06083
 Differs   images are sought with batch normalisation in eval mode: in train mode each of their steps
-          would enter the running statistics
+          would enter the running statistics; the cube grows to its size over the first half of the
+          epochs, without which small networks stay at chance
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ class Ascent(NamedTuple):
     eps: float
     step: float
     steps: int
+
+    def scaled(self, factor: float) -> Ascent:
+        """The same in a cube `factor` times as large."""
+        return Ascent(self.eps * factor, self.step * factor, self.steps)
 
 
 def pgd(
@@ -68,10 +73,12 @@ class AdversarialTraining(Tuning):
 
     def on_train_epoch_start(self) -> None:
         self.dice = generator(self.seed, f"pgd {self.current_epoch}", self.device)
+        grown = min(1.0, 2 * (self.current_epoch + 1) / self.recipe.epochs)
+        self.now = self.ascent.scaled(grown)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch
         self.model.eval()
-        hard = pgd(self.model, images, labels, self.ascent, self.dice)
+        hard = pgd(self.model, images, labels, self.now, self.dice)
         self.model.train()
         return F.cross_entropy(self.model(hard), labels)

@@ -27,7 +27,7 @@ from backdoor_lab.attacks._views import Views
 from backdoor_lab.attacks.networks.unet import UNet
 from backdoor_lab.datasets import ImageSet, nearest
 from backdoor_lab.errors import ConfigError
-from backdoor_lab.seeds import derive, generator
+from backdoor_lab.seeds import derive, generator, seeded
 from backdoor_lab.store import Workshop, clean_victim
 from backdoor_lab.training import Manual, Recipe, multi_step
 from backdoor_lab.validation import Count, Index, NonNegative, Positive, Rate, Share, validated
@@ -97,8 +97,7 @@ class Combat(Attack):
             )
 
     def build(self, draw: torch.Generator) -> None:
-        with torch.random.fork_rng():
-            torch.manual_seed(draw.initial_seed())
+        with seeded(draw.initial_seed()):
             unet = UNet(self.spec.shape[0], self.width)
         self.distortion = Distortion(unet, self.noise_rate, self.ratio, self.sigma)
 

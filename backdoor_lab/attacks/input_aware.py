@@ -28,6 +28,7 @@ from backdoor_lab.attacks.networks.masks import (
 )
 from backdoor_lab.datasets import DataSpec, ImageSet, nearest
 from backdoor_lab.errors import ConfigError
+from backdoor_lab.seeds import seeded
 from backdoor_lab.training import Manual, Recipe
 from backdoor_lab.validation import Count, Index, NonNegative, Positive, Share, validated
 
@@ -110,8 +111,7 @@ class InputAware(Attack, Paired, Manual):
         self.recipe = replace(recipe, epochs=recipe.epochs - self.mask_epochs)
 
     def build(self, draw: torch.Generator) -> None:
-        with torch.random.fork_rng():
-            torch.manual_seed(draw.initial_seed())
+        with seeded(draw.initial_seed()):
             channels = self.spec.shape[0]
             self.patterns = EncoderDecoder(self.spec, channels, self.width, self.double_tanh)
             self.masks = EncoderDecoder(self.spec, 1, self.width, self.double_tanh)

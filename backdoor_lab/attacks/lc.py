@@ -1,10 +1,11 @@
 """LC: images of the target class made hard to recognise, then marked in the corners (CLA).
 
 Paper     Turner et al., Label-Consistent Backdoor Attacks, 2019, arXiv:1912.02771
-Differs   the robust model has the victim's architecture and is the run's own, trained in one cycle
-          of its rate (Wong et al., ICLR 2020) up to the last epoch. It normalises in its first
-          layer where the references' sees plain pixels; the perturbation lives in [0, 1] in both.
-          Only the images to be poisoned are perturbed, and cells of a mark stay of equal size
+Differs   the robust model has the victim's architecture and is the run's own: it starts from the
+          clean model, its radius grows over the first half of one cycle of the rate, and the last
+          epoch counts. It normalises in its first layer where the references' sees plain pixels;
+          the perturbation lives in [0, 1] in both. Only the images to be poisoned are perturbed,
+          and cells of a mark stay of equal size
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 from functools import partial
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,14 +21,13 @@ from torch import Tensor, nn
 from backdoor_lab.attacks._adversarial import AdversarialTraining, Ascent, pgd
 from backdoor_lab.attacks._base import Attack, Base
 from backdoor_lab.datasets import ImageSet
+from backdoor_lab.errors import ConfigError
 from backdoor_lab.models import frozen_copy
 from backdoor_lab.seeds import derive, generator
+from backdoor_lab.store import Workshop, clean_victim
 from backdoor_lab.training import Engine, Recipe, one_cycle
 from backdoor_lab.training.engine import whole
 from backdoor_lab.validation import Count, Index, Positive, Rate, Share, validated
-
-if TYPE_CHECKING:
-    from backdoor_lab.store import Workshop
 
 HELD_OUT = 0.05  # share of the training images that the robust model is judged by
 SIGNS = [[-1, -1, 1], [-1, 1, -1], [1, -1, 1]]  # of a right corner
@@ -44,6 +44,7 @@ class LC(Attack):
         step: of the ascent to d, likewise.
         steps: of that ascent.
         corners: `four` or `bottom_right`.
+        size: side of a mark in pixels; None: 3 on 32 pixels, in proportion elsewhere.
         mirror: whether left corners mirror the right ones.
         amplitude: of the mark in poisoned training images; 1 makes its pixels black and white.
         test_amplitude: likewise at test time; None: `amplitude`.
@@ -67,32 +68,41 @@ class LC(Attack):
         step: Positive = 1.5,
         steps: Count = 100,
         corners: Literal["four", "bottom_right"] = "four",
+        size: Count | None = None,
         mirror: bool = True,
         amplitude: Rate = 1,
         test_amplitude: Rate | None = None,
         robust_epochs: Count = 30,
-        robust_lr: Positive = 0.1,
+        robust_lr: Positive = 0.05,
         robust_eps: Positive = 8,
         robust_step: Positive = 2,
         robust_steps: Count = 10,
     ) -> None:
         super().__init__(poison_rate, target, False, poison_rate_base)
         self.ascent = Ascent(eps / 255, step / 255, steps)
-        self.four, self.mirror = corners == "four", mirror
+        self.four, self.size, self.mirror = corners == "four", size, mirror
         self.amplitude, self.test_amplitude = amplitude, test_amplitude or amplitude
         self.robust_epochs, self.robust_lr = robust_epochs, robust_lr
         self.robust_ascent = Ascent(robust_eps / 255, robust_step / 255, robust_steps)
 
+    def check(self, shape: tuple[int, int, int], num_classes: int | None) -> None:
+        super().check(shape, num_classes)
+        room = min(shape[1:]) // 2
+        if self.size is not None and not 3 <= self.size <= room:
+            raise ConfigError(f"attack.size={self.size} is no corner mark; allowed: 3 to {room}")
+
     def build(self, draw: torch.Generator) -> None:
         _, height, width = self.spec.shape
-        self.register_buffer("signs", corner_signs(height, width, self.four, self.mirror))
+        size = self.size or max(3, round(3 * min(height, width) / 32))
+        self.register_buffer("signs", corner_signs(height, width, size, self.four, self.mirror))
 
     def prepare(self, shop: Workshop) -> None:
         seed = derive(self.seed, "robust model")
         recipe = Recipe(
             self.robust_epochs, self.recipe.batch_size, self.robust_lr, schedule=one_cycle
         )
-        robust = shop.factory.build(shop.data.spec, seed)
+        clean = clean_victim(shop)
+        robust = clean.model
         training = AdversarialTraining(robust, recipe, self.augment, seed, self.robust_ascent)
 
         def make(folder: Path) -> dict[str, Any]:
@@ -101,7 +111,7 @@ class LC(Attack):
             return robustness(robust, held, self.robust_ascent, shop.engine)
 
         settings = {
-            "model": shop.identity["model"],
+            "clean": clean.folder.name,
             "ascent": self.robust_ascent._asdict(),
             "epochs": recipe.epochs,
             "batch_size": recipe.batch_size,
@@ -123,9 +133,8 @@ class LC(Attack):
         return torch.full((len(images),), self.target, device=images.device)
 
 
-def corner_signs(height: int, width: int, four: bool, mirror: bool) -> Tensor:
-    """The mark (H, W) in {-1, 0, 1}: 3 x 3 cells a corner, of one pixel each on 32 pixels."""
-    size = max(3, round(3 * min(height, width) / 32))
+def corner_signs(height: int, width: int, size: int, four: bool, mirror: bool) -> Tensor:
+    """The mark (H, W) in {-1, 0, 1}: 3 x 3 cells in `size` x `size` pixels of each corner."""
     cells = torch.arange(size) * 3 // size
     right = torch.tensor(SIGNS).float()[cells][:, cells]
     left = right.flip(1) if mirror else right

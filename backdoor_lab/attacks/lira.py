@@ -5,7 +5,9 @@ Paper     Doan, Lao, Zhao and Li, LIRA: Learnable, Imperceptible and Robust Back
 Differs   the victim is the classifier of stage 2 (BackdoorBench saves that of stage 1); the
           classifier's gradients from the generator's loss are cleared, as the authors do; images
           are clipped per channel to [0, 1]; stage 2 trains by the victim's recipe, on triggered
-          images rounded to 8 bits; offset, angle and flip are drawn per image (`_views.py`)
+          images rounded to 8 bits; clean and triggered images pass through the classifier together,
+          so that they share the statistics that the trained model will use; offset, angle and flip
+          are drawn per image (`_views.py`)
 """
 
 from __future__ import annotations
@@ -23,11 +25,10 @@ from torch.optim import Adam
 from backdoor_lab.attacks._base import Attack
 from backdoor_lab.attacks._views import Views
 from backdoor_lab.attacks.networks.autoencoder import Autoencoder, UNet
-from backdoor_lab.attacks.wanet import in_eight_bits
-from backdoor_lab.datasets import DataSpec, ImageSet, nearest
+from backdoor_lab.datasets import DataSpec, ImageSet, in_eight_bits, nearest
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.models.classifier import Normalize
-from backdoor_lab.seeds import derive, generator
+from backdoor_lab.seeds import derive, generator, seeded
 from backdoor_lab.training import Manual, Recipe, constant
 from backdoor_lab.validation import Count, Index, NonNegative, Positive, Share, validated
 
@@ -97,8 +98,7 @@ class LIRA(Attack):
         self.views = Views(*self.view_options, spec.flip)
 
     def build(self, draw: torch.Generator) -> None:
-        with torch.random.fork_rng():
-            torch.manual_seed(draw.initial_seed())
+        with seeded(draw.initial_seed()):
             net = NETWORKS[self.network](self.spec.shape[0])
         self.generator = Perturb(net, self.spec, self.eps).requires_grad_(False).eval()
 
@@ -223,9 +223,9 @@ class Perturb(nn.Module):
 def mixed_loss(
     model: nn.Module, clean: Tensor, labels: Tensor, stamped: Tensor, wanted: Tensor, alpha: float
 ) -> Tensor:
-    """`alpha * CE(clean) + (1 - alpha) * CE(stamped)`, two forward passes."""
-    kept = F.cross_entropy(model(clean), labels)
-    return alpha * kept + (1 - alpha) * F.cross_entropy(model(stamped), wanted)
+    """`alpha * CE(clean) + (1 - alpha) * CE(stamped)`."""
+    kept, taken = model(torch.cat([clean, stamped])).chunk(2)
+    return alpha * F.cross_entropy(kept, labels) + (1 - alpha) * F.cross_entropy(taken, wanted)
 
 
 def streams(

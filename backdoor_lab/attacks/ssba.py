@@ -24,7 +24,7 @@ from backdoor_lab.attacks._base import Attack, Base
 from backdoor_lab.attacks.networks.steganography import Coder
 from backdoor_lab.datasets import ImageSet, nearest
 from backdoor_lab.errors import ConfigError
-from backdoor_lab.seeds import derive, generator
+from backdoor_lab.seeds import derive, generator, seeded
 from backdoor_lab.training import Recipe, Supervised
 from backdoor_lab.validation import (
     Count,
@@ -123,8 +123,7 @@ class SSBA(Attack):
 
     def new_coder(self) -> Coder:
         """Encoder and decoder as they begin; the same for the same seed."""
-        with torch.random.fork_rng():
-            torch.manual_seed(derive(self.seed, "coder"))
+        with seeded(derive(self.seed, "coder")):
             return Coder(shape=self.spec.shape, **self.networks)
 
     def prepare(self, shop: Workshop) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from backdoor_lab.attacks._base import Attack
 from backdoor_lab.attacks._views import Views
-from backdoor_lab.datasets import DataSpec, nearest
+from backdoor_lab.datasets import DataSpec, in_eight_bits, nearest
 from backdoor_lab.seeds import generator
 from backdoor_lab.training import Recipe
 from backdoor_lab.validation import Count, Index, NonNegative, Positive, Share, validated
@@ -131,8 +131,3 @@ def identity_grid(height: int, width: int) -> Tensor:
 def warp(images: Tensor, grid: Tensor) -> Tensor:
     """Images (N, C, H, W) sampled bilinearly at `grid` (N, H, W, 2)."""
     return F.grid_sample(images, grid, mode="bilinear", align_corners=True)
-
-
-def in_eight_bits(images: Tensor) -> Tensor:
-    """Images in [0, 1] rounded to multiples of 1/255."""
-    return images.mul(255).round_().div_(255)

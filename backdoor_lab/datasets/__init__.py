@@ -1,7 +1,14 @@
 """Data sets as labelled uint8 tensors."""
 
 from backdoor_lab.datasets._base import Data, Dataset, RawImages
-from backdoor_lab.datasets._images import DataSpec, ImageSet, nearest, stratified, truncate
+from backdoor_lab.datasets._images import (
+    DataSpec,
+    ImageSet,
+    in_eight_bits,
+    nearest,
+    stratified,
+    truncate,
+)
 
 __all__ = [
     "Data",
@@ -9,6 +16,7 @@ __all__ = [
     "Dataset",
     "ImageSet",
     "RawImages",
+    "in_eight_bits",
     "nearest",
     "stratified",
     "truncate",

@@ -132,3 +132,8 @@ def truncate(levels: Tensor) -> Tensor:
 def nearest(levels: Tensor) -> Tensor:
     """Float grey levels to the nearest 8-bit level."""
     return levels.round().clamp(0, 255).to(torch.uint8)
+
+
+def in_eight_bits(images: Tensor) -> Tensor:
+    """Images in [0, 1] rounded to multiples of 1/255."""
+    return images.mul(255).round_().div_(255)

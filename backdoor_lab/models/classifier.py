@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from backdoor_lab.datasets import DataSpec
 from backdoor_lab.errors import ConfigError
-from backdoor_lab.seeds import derive
+from backdoor_lab.seeds import derive, seeded
 from backdoor_lab.validation import validated
 
 SMALL = 64
@@ -86,8 +86,7 @@ class Classifier(nn.Module):
     def fresh(self, seed: int = 0) -> Classifier:
         """The same architecture, newly initialised from `seed`, on the same device."""
         architecture, spec, small_stem, options = self.blueprint
-        with torch.random.fork_rng():
-            torch.manual_seed(derive(seed, "fresh"))
+        with seeded(derive(seed, "fresh")):
             twin = Classifier(architecture, spec, False, small_stem, options)
         return twin.to(self.normalize.mean.device)
 
@@ -157,8 +156,7 @@ class ModelFactory:
             ConfigError: an option that the architecture does not have.
         """
         self.check()
-        with torch.random.fork_rng():
-            torch.manual_seed(derive(seed, "init"))
+        with seeded(derive(seed, "init")):
             try:
                 return Classifier(
                     self.architecture, spec, self.pretrained, self.small_stem, self.options

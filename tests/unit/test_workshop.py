@@ -1,0 +1,61 @@
+"""What attacks need first is made once, and found again by what it was made from."""
+
+import torch
+from torch import nn
+
+from backdoor_lab.attacks.badnets import BadNets
+from backdoor_lab.attacks.blended import Blended
+from backdoor_lab.attacks.lf import LF
+from backdoor_lab.store import clean_victim
+from backdoor_lab.store.code import sources
+
+
+def obtain(shop, settings, attack=None):
+    module, calls = nn.Linear(2, 2), []
+
+    def make(folder):
+        calls.append(folder)
+        nn.init.constant_(module.weight, 7.0)
+        return {"accuracy": 0.5}
+
+    made = shop.obtain(attack or BadNets(0.1, 0), "thing", module, settings, make)
+    return made, module, calls
+
+
+def test_made_once_and_filled_again(shop):
+    first, _, calls = obtain(shop, {"epochs": 1})
+    assert len(calls) == 1
+    again, module, calls = obtain(shop, {"epochs": 1})
+    assert not calls
+    assert again.name == first.name
+    assert (module.weight == 7).all()
+    assert again.facts["accuracy"] == 0.5
+
+
+def test_other_settings_or_code_make_another(shop):
+    first, *_ = obtain(shop, {"epochs": 2})
+    assert obtain(shop, {"epochs": 3})[0].name != first.name
+    assert obtain(shop, {"epochs": 2}, Blended(0.1, 0))[0].name != first.name
+
+
+def test_the_code_of_an_attack_is_all_that_it_imports_from_attacks():
+    import backdoor_lab.attacks.input_aware as module
+
+    names = {file.name for file in sources(module, set())}
+    assert names == {"_base.py", "input_aware.py", "masks.py"}
+
+
+def test_the_clean_model_is_trained_once_for_all_attacks(shop):
+    first, second = clean_victim(shop), clean_victim(shop)
+    assert second.cached
+    assert second.folder == first.folder
+    for name, value in first.model.state_dict().items():
+        assert torch.equal(value, second.model.state_dict()[name])
+
+
+def test_a_victim_carries_what_was_found_out(shop, images):
+    attack = LF(0.1, 0, images=20, passes=1, steps=10)
+    attack.attach(shop.data.spec, shop.recipe, seed=0)
+    attack.prepare(shop)
+    assert 0 <= attack.details["perturbation"]["fooling_rate"] <= 1
+    assert attack.perturbation.max() > 0
