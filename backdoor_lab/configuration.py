@@ -61,6 +61,7 @@ def register() -> None:
     for file in sorted((CONF / "aux_data").glob("*.yaml")):
         store.store(group="aux", name=file.stem, node=OmegaConf.load(file), provider=file.name)
     OmegaConf.register_new_resolver("value_for", value_for, replace=True)
+    OmegaConf.register_new_resolver("for_dataset", for_dataset, replace=True)
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     OmegaConf.register_new_resolver("project", lambda: str(ROOT), replace=True)
     OmegaConf.register_new_resolver("catalogue", catalogue, replace=True)
@@ -70,6 +71,11 @@ def value_for(key: str, default: Any, *, _root_: DictConfig) -> Any:
     """`values_for.<method>.<key>` of the protocol or data set, else the method's own default."""
     found = OmegaConf.select(_root_, f"values_for.{key}", default=None)
     return default if found is None else found
+
+
+def for_dataset(values: dict[str, Any], default: Any, *, _root_: DictConfig) -> Any:
+    """The value of the data set, for protocols whose papers set one by data set; else `default`."""
+    return values.get(_root_.dataset.name, default)
 
 
 def run_name(*, _root_: DictConfig) -> str:

@@ -30,7 +30,7 @@ from backdoor_lab.datasets import Data, DataSpec, ImageSet
 from backdoor_lab.store import Store, Workshop
 from backdoor_lab.training import Engine, Recipe
 from benchmarks.common import attack_names, machine, markdown
-from tests.tiny import SHORT
+from tests.tiny import short
 
 BATCH = 128
 SPEC = DataSpec("noise", tuple("0123456789"), (3, 32, 32), (0.5,) * 3, (0.25,) * 3, 4, True)
@@ -76,7 +76,7 @@ def workshop(model: str, steps: int, folder: Path) -> Workshop:
 def attack_of(name: str, shop: Workshop) -> Attack:
     """The attack with its defaults, what it learns first cut short."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", [f"attack={name}", *SHORT.get(name, [])])
+        cfg = compose("config", [f"attack={name}", *short(name)])
         attack: Attack = instantiate(cfg.attack, _convert_="all")
     attack.attach(SPEC, shop.recipe, seed=0)
     return attack

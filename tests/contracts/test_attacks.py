@@ -1,11 +1,13 @@
 """What every attack in conf/attack keeps."""
 
+import json
+
 import pytest
 import torch
 from hydra.utils import instantiate
 
 from tests.conftest import names
-from tests.tiny import SHORT
+from tests.tiny import short
 
 ATTACKS = names("attack")
 HARMFUL = [name for name in ATTACKS if name != "none"]
@@ -14,9 +16,8 @@ HARMFUL = [name for name in ATTACKS if name != "none"]
 @pytest.fixture
 def make(config, shop):
     def build(name, seed=0):
-        attack = instantiate(
-            config(f"attack={name}", "dataset=digits", *SHORT.get(name, [])).attack
-        )
+        chosen = config(f"attack={name}", "dataset=digits", *short(name)).attack
+        attack = instantiate(chosen, _convert_="all")
         attack.attach(shop.data.spec, shop.recipe, seed)
         attack.prepare(shop)
         return attack
@@ -38,6 +39,24 @@ def test_triggered_images_keep_shape_and_range(make, images, name):
 def test_the_trigger_survives_eight_bits(make, images, name):
     changed = (make(name).stamp(images.images) != images.images).flatten(1).any(1)
     assert changed.float().mean() >= 0.99
+
+
+@pytest.mark.parametrize("name", HARMFUL)
+def test_what_only_looks_triggered_is_another_image(make, images, name):
+    attack = make(name)
+    if not attack.crosses:
+        pytest.skip("has nothing that only looks triggered")
+    crossed = attack.stamp_cross(images.images)
+    assert crossed.shape == images.images.shape
+    assert crossed.dtype == torch.uint8
+    assert not torch.equal(crossed, attack.stamp(images.images))
+    assert not torch.equal(crossed, images.images)
+    assert torch.equal(crossed, attack.stamp_cross(images.images))
+
+
+@pytest.mark.parametrize("name", HARMFUL)
+def test_facts_fit_into_a_result(make, name):
+    assert json.loads(json.dumps(make(name).details)) == make(name).details
 
 
 @pytest.mark.parametrize("name", ATTACKS)

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from backdoor_lab.configuration import ROOT
@@ -35,14 +36,38 @@ def test_one_run_leaves_a_result_and_pictures(outputs):
     text = lab(*arguments, *short, "logger=csv")
     assert "ACC %" in text
     (result,) = results(outputs / "one")
-    assert set(result["victim"]) == {"acc", "asr", "ra"}
-    assert set(result["purified"]) == {"acc", "asr", "ra", "der"}
+    assert set(result["victim"]) == {"acc", "asr", "ra", "cross"}
+    assert set(result["purified"]) == {"acc", "asr", "ra", "cross", "der"}
+    assert 20 < result["trigger"]["psnr"] < 40
+    assert result["details"]["attack"]["poisoned"] > 0
     assert 0 <= result["purified"]["der"] <= 1
     assert result["command"].startswith("python run.py ")
     (folder,) = (file.parent for file in (outputs / "one").rglob("result.json"))
     assert {"trigger.png", "scores.png", "features.png"} <= {file.name for file in folder.iterdir()}
     again = lab(*arguments, *short, "logger=csv")
     assert "finished already" in again
+
+
+def test_triggered_images_are_written_for_use_outside(outputs):
+    folder = outputs / "one"  # its victim is there already
+    text = lab(f"paths.outputs={folder}", "attack=badnets", "export=poisoned", *QUICK[:3])
+    assert "triggered images:" in text
+    (test,) = (folder / "exports").rglob("test.npz")
+    held = np.load(test)
+    assert len(held["images"]) == len(held["label"]) == len(held["index"])
+    assert (test.parent / "train.npz").exists()
+    assert len([path for path in (folder / "victims").iterdir() if path.is_dir()]) == 1
+
+
+def test_an_attack_around_another_is_named_after_both(outputs):
+    folder = outputs / "wrapped"
+    chosen = ["attack=adaptive", "attack@attack.inner=blended", "defense=none", "aux=none"]
+    lab(f"paths.outputs={folder}", *chosen, *QUICK)
+    (result,) = results(folder)
+    assert result["attack"] == "adaptive-blended"
+    assert len(result["details"]["attack"]["scaled_components"]) == 1
+    text = lab(f"paths.outputs={folder}", *chosen, "attack.inner.alpha=2", *QUICK, expect=1)
+    assert "attack.inner.alpha=2" in text
 
 
 def test_a_grid_trains_each_victim_once_and_names_what_failed(outputs):

@@ -121,7 +121,7 @@ def test_mark_of_four_mirrored_corners():
 
 def test_mirrored_mark_commutes_with_the_flip():
     images = torch.rand(2, 3, 32, 32)
-    mirrored, same = corner_signs(32, 32, True, True), corner_signs(32, 32, True, False)
+    mirrored, same = corner_signs(32, 32, 3, True, True), corner_signs(32, 32, 3, True, False)
     assert torch.equal(mark(images.flip(3), mirrored, 1), mark(images, mirrored, 1).flip(3))
     assert not torch.equal(mark(images.flip(3), same, 1), mark(images, same, 1).flip(3))
 
@@ -141,9 +141,9 @@ def test_one_corner():
 
 @pytest.mark.parametrize("size", [64, 224])
 def test_larger_marks_are_the_small_one_upscaled(size):
-    small = corner_signs(32, 32, True, True)[None, None]
+    small = corner_signs(32, 32, 3, True, True)[None, None]
     large = F.interpolate(small, size=(size, size), mode="nearest")[0, 0]
-    assert torch.equal(corner_signs(size, size, True, True), large)
+    assert torch.equal(attached(LC(0.1, 0), size).signs, large)
     assert (large != 0).sum() == 36 * (size // 32) ** 2
 
 
@@ -202,3 +202,19 @@ def test_the_robust_model_is_judged_and_not_saved_with_the_victim(prepared):
     facts = prepared.details["robust_model"]
     assert facts["pgd_accuracy"] <= facts["clean_accuracy"]
     assert set(prepared.state_dict()) == {"signs"}
+
+
+@pytest.mark.parametrize("size", [2, 17])
+def test_marks_that_are_none_are_refused(size):
+    with pytest.raises(ConfigError, match="attack.size"):
+        attached(LC(0.1, 0, size=size))
+
+
+def test_a_larger_mark_has_larger_cells():
+    signs = attached(LC(0.1, 0, size=6)).signs
+    assert (signs != 0).sum() == 4 * 36
+    assert torch.equal(signs[-6:-4, -6:-4], torch.full((2, 2), -1.0))
+
+
+def test_the_cube_grows_over_the_first_half_of_the_epochs():
+    assert Ascent(0.2, 0.1, 3).scaled(0.5) == Ascent(0.1, 0.05, 3)
