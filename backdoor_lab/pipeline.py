@@ -16,7 +16,8 @@ from backdoor_lab.evaluation import Examination, evaluate
 from backdoor_lab.parts import Parts
 from backdoor_lab.reports.result import Names, peak_memory_mb, write_result
 from backdoor_lab.reports.run_pictures import draw_pictures
-from backdoor_lab.store import Store, Workshop, obtain_victim
+from backdoor_lab.store import Store, Workshop
+from backdoor_lab.victims import clean_model, obtain_victim
 
 
 def run(cfg: DictConfig, names: Names, folder: Path) -> dict[str, Any]:
@@ -76,7 +77,8 @@ def workshop_of(cfg: DictConfig, parts: Parts, names: Names, data: Data) -> Work
     parts.attack.attach(data.spec, parts.recipe, int(cfg.seed))
     chosen = identity(cfg, VICTIM_GROUPS)
     store = Store(Path(cfg.paths.outputs) / "victims")
-    return Workshop(data, parts.recipe, parts.model, parts.engine, store, names.maker, chosen)
+    means = (parts.recipe, parts.model, parts.engine, store)
+    return Workshop(data, *means, names.maker, chosen, clean_model)
 
 
 def export(cfg: DictConfig, names: Names) -> Path:

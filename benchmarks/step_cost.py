@@ -29,6 +29,7 @@ from backdoor_lab.configuration import CONF
 from backdoor_lab.datasets import Data, DataSpec, ImageSet
 from backdoor_lab.store import Store, Workshop
 from backdoor_lab.training import Engine, Recipe
+from backdoor_lab.victims import clean_model
 from benchmarks.common import attack_names, machine, markdown
 from tests.tiny import short
 
@@ -70,7 +71,8 @@ def workshop(model: str, steps: int, folder: Path) -> Workshop:
         factory = instantiate(compose("config", [f"model={model}"]).model)
     identity = {"dataset": {"name": "noise"}, "model": model, "recipe": 1, "seed": 0, "root": None}
     recipe = Recipe(epochs=1, batch_size=BATCH, lr=0.01)
-    return Workshop(data, recipe, factory, Engine(progress=False), Store(folder), "noise", identity)
+    means = (recipe, factory, Engine(progress=False), Store(folder))
+    return Workshop(data, *means, "noise", identity, clean_model)
 
 
 def attack_of(name: str, shop: Workshop) -> Attack:

@@ -13,6 +13,7 @@ from backdoor_lab.datasets import Data, DataSpec, ImageSet
 from backdoor_lab.models import ModelFactory
 from backdoor_lab.store import Store, Workshop
 from backdoor_lab.training import Engine, Recipe
+from backdoor_lab.victims import clean_model
 
 configuration.register()
 
@@ -66,7 +67,8 @@ def shop(spec, images, engine, tmp_path_factory):
     identity = {"dataset": {"name": "tiny"}, "model": "narrow", "recipe": "one epoch", "seed": 0}
     recipe = Recipe(epochs=1, batch_size=20, lr=0.01)
     store = Store(tmp_path_factory.mktemp("victims"))
-    return Workshop(data, recipe, factory, engine, store, "tiny-narrow", identity | {"root": None})
+    identity |= {"root": None}
+    return Workshop(data, recipe, factory, engine, store, "tiny-narrow", identity, clean_model)
 
 
 @pytest.fixture(scope="session")

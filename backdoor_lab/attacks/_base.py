@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from lightning import Callback
@@ -14,11 +14,9 @@ from torch import Tensor, nn
 from backdoor_lab.datasets import DataSpec, ImageSet, truncate
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.seeds import generator
+from backdoor_lab.store import Workshop
 from backdoor_lab.training import CropFlip, Recipe, Supervised
 from backdoor_lab.validation import Index, Share, validated
-
-if TYPE_CHECKING:
-    from backdoor_lab.store import Workshop
 
 Base = Literal["train_set", "target_class"]
 
@@ -41,6 +39,8 @@ class Attack(Supervised):
         clean_label: only images of the target class are poisoned, and keep their label.
         eight_bits: how triggered images are stored, `truncate` or `nearest`.
         controls_training: poisons inside the training, so that no image is poisoned beforehand.
+        learns_trigger: learns the trigger together with the victim, so that no other training can
+            use it.
         harmless: poisons nothing at all.
         crosses: trains on `cross` images too, so that accuracy on them is worth a report.
         callbacks: act on the victim's training; `adaptive` puts its own here.
@@ -50,6 +50,7 @@ class Attack(Supervised):
     clean_label = False
     controls_training = False
     eight_bits: Callable[[Tensor], Tensor] = staticmethod(truncate)
+    learns_trigger = False
     harmless = False
     crosses = False
 

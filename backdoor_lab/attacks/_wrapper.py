@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor
 
 from backdoor_lab.attacks._base import Attack
 from backdoor_lab.datasets import DataSpec, ImageSet
+from backdoor_lab.store import Workshop
 from backdoor_lab.training import Recipe
-
-if TYPE_CHECKING:
-    from backdoor_lab.store import Workshop
 
 
 class Wrapper(Attack):
@@ -35,6 +31,9 @@ class Wrapper(Attack):
 
     def trigger(self, images: Tensor) -> Tensor:
         return self.inner.trigger(images)
+
+    def train_trigger(self, images: Tensor) -> Tensor:
+        return self.inner.train_trigger(images)
 
     def stamp(self, images: Tensor) -> Tensor:
         return self.inner.stamp(images)

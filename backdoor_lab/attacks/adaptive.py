@@ -7,7 +7,6 @@ Differs   the paper leaves the attacker's threshold open: it is the defender's 4
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
@@ -15,10 +14,8 @@ from backdoor_lab.attacks._base import Attack
 from backdoor_lab.attacks._wrapper import Wrapper
 from backdoor_lab.callbacks.rank_scaling import RankScaling
 from backdoor_lab.models.rank_scaling import RULES, Rule
+from backdoor_lab.store import Workshop
 from backdoor_lab.validation import Positive, validated
-
-if TYPE_CHECKING:
-    from backdoor_lab.store import Workshop
 
 
 class Adaptive(Wrapper):

@@ -28,7 +28,7 @@ from backdoor_lab.attacks.networks.unet import UNet
 from backdoor_lab.datasets import ImageSet, nearest
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.seeds import derive, generator, seeded
-from backdoor_lab.store import Workshop, clean_victim
+from backdoor_lab.store import Workshop
 from backdoor_lab.training import Manual, Recipe, multi_step
 from backdoor_lab.validation import Count, Index, NonNegative, Positive, Rate, Share, validated
 
@@ -109,7 +109,7 @@ class Combat(Attack):
         return self.distortion(images, generator(self.seed, "combat train", images.device))
 
     def prepare(self, shop: Workshop) -> None:
-        clean = clean_victim(shop)
+        clean = shop.clean_model()
         share = len(self.choose(shop.train.labels)) / int((shop.train.labels == self.target).sum())
         rules = Rules(self.target, share, *self.weights, Views(*self.view_options, self.spec.flip))
         epochs, batch_size, lr = self.generator_epochs, self.recipe.batch_size, self.generator_lr
@@ -123,7 +123,7 @@ class Combat(Attack):
             return self.facts(shop, surrogate, clean.model)
 
         settings = {
-            "clean": clean.folder.name,
+            "clean": clean.name,
             "model": shop.identity["model"],
             "seed": self.seed,
             "rules": repr(rules),

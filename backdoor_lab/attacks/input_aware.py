@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,11 +29,9 @@ from backdoor_lab.attacks.networks.masks import (
 from backdoor_lab.datasets import DataSpec, ImageSet, nearest
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.seeds import seeded
+from backdoor_lab.store import Workshop
 from backdoor_lab.training import Manual, Recipe
 from backdoor_lab.validation import Count, Index, NonNegative, Positive, Share, validated
-
-if TYPE_CHECKING:
-    from backdoor_lab.store import Workshop
 
 MILESTONES = [200, 300, 400, 500]
 
@@ -58,6 +56,7 @@ class InputAware(Attack, Paired, Manual):
     """
 
     controls_training = True
+    learns_trigger = True
     crosses = True
     eight_bits = staticmethod(nearest)
 

@@ -24,9 +24,8 @@ from backdoor_lab.datasets import ImageSet
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.models import frozen_copy
 from backdoor_lab.seeds import derive, generator
-from backdoor_lab.store import Workshop, clean_victim
-from backdoor_lab.training import Engine, Recipe, one_cycle
-from backdoor_lab.training.engine import whole
+from backdoor_lab.store import Workshop
+from backdoor_lab.training import Engine, Recipe, one_cycle, whole
 from backdoor_lab.validation import Count, Index, Positive, Rate, Share, validated
 
 HELD_OUT = 0.05  # share of the training images that the robust model is judged by
@@ -101,7 +100,7 @@ class LC(Attack):
         recipe = Recipe(
             self.robust_epochs, self.recipe.batch_size, self.robust_lr, schedule=one_cycle
         )
-        clean = clean_victim(shop)
+        clean = shop.clean_model()
         robust = clean.model
         training = AdversarialTraining(robust, recipe, self.augment, seed, self.robust_ascent)
 
@@ -111,7 +110,7 @@ class LC(Attack):
             return robustness(robust, held, self.robust_ascent, shop.engine)
 
         settings = {
-            "clean": clean.folder.name,
+            "clean": clean.name,
             "ascent": self.robust_ascent._asdict(),
             "epochs": recipe.epochs,
             "batch_size": recipe.batch_size,

@@ -22,7 +22,7 @@ from backdoor_lab.attacks._base import Attack, Base
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.models import frozen_copy
 from backdoor_lab.seeds import generator
-from backdoor_lab.store import Workshop, clean_victim
+from backdoor_lab.store import Workshop
 from backdoor_lab.validation import Count, Index, Positive, Rate, Share, validated
 
 OVERSHOOT = 0.02  # beyond the border, as in DeepFool's paper
@@ -90,7 +90,7 @@ class LF(Attack):
                 f"attack.images={self.images} leaves no training image to measure on; "
                 f"allowed: 1 to {len(shop.train) - 1}"
             )
-        clean = clean_victim(shop)
+        clean = shop.clean_model()
         order = torch.randperm(len(shop.train), generator=generator(shop.seed, "lf images"))
 
         def make(folder: Path) -> dict[str, Any]:
@@ -101,7 +101,7 @@ class LF(Attack):
             self.perturbation.copy_(found)
             return facts
 
-        settings = {"clean": clean.folder.name, "target": self.target}
+        settings = {"clean": clean.name, "target": self.target}
         for name in ("amplitude", "sigma", "taps", "scale_sigma", "images", "fooling_rate"):
             settings[name] = getattr(self, name)
         settings |= {"passes": self.passes, "steps": self.steps}

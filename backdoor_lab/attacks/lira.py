@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -29,11 +29,9 @@ from backdoor_lab.datasets import DataSpec, ImageSet, in_eight_bits, nearest
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.models.classifier import Normalize
 from backdoor_lab.seeds import derive, generator, seeded
+from backdoor_lab.store import Workshop
 from backdoor_lab.training import Manual, Recipe, constant
 from backdoor_lab.validation import Count, Index, NonNegative, Positive, Share, validated
-
-if TYPE_CHECKING:
-    from backdoor_lab.store import Workshop
 
 NETWORKS: dict[str, type[Autoencoder | UNet]] = {"autoencoder": Autoencoder, "unet": UNet}
 

@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -34,11 +34,9 @@ from backdoor_lab.attacks._wrapper import Wrapper
 from backdoor_lab.datasets import DataSpec, ImageSet, stratified
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.seeds import generator
+from backdoor_lab.store import Workshop
 from backdoor_lab.training import CropFlip, Manual, Recipe, constant, cosine
 from backdoor_lab.validation import Count, NonNegative, Positive, Rate, validated
-
-if TYPE_CHECKING:
-    from backdoor_lab.store import Workshop
 
 Poisoning = Callable[[Tensor, Tensor, torch.Generator], Batch]
 PENALTIES = {"ewc": elastically, "anchoring": by_an_anchor, "naive": naively}
@@ -110,6 +108,14 @@ class SBL(Wrapper):
         )
         self.penalty: Penalty
 
+    def check(self, shape: tuple[int, int, int], num_classes: int | None) -> None:
+        super().check(shape, num_classes)
+        if self.inner.learns_trigger:
+            raise ConfigError(
+                f"attack.inner={type(self.inner).__name__} learns its trigger together with its "
+                "victim; allowed: attacks whose trigger is ready before"
+            )
+
     def attach(self, spec: DataSpec, recipe: Recipe, seed: int) -> None:
         super().attach(spec, recipe, seed)
         self.recipe = self.second
@@ -117,9 +123,6 @@ class SBL(Wrapper):
     def prepare(self, shop: Workshop) -> None:
         super().prepare(shop)
         self.details |= self.inner.details
-
-    def train_trigger(self, images: Tensor) -> Tensor:
-        return self.inner.train_trigger(images)
 
     def choose(self, labels: Tensor) -> Tensor:
         return torch.empty(0, dtype=torch.int64)

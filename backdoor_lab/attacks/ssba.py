@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ from backdoor_lab.attacks.networks.steganography import Coder
 from backdoor_lab.datasets import ImageSet, nearest
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.seeds import derive, generator, seeded
+from backdoor_lab.store import Workshop
 from backdoor_lab.training import Recipe, Supervised
 from backdoor_lab.validation import (
     Count,
@@ -35,9 +36,6 @@ from backdoor_lab.validation import (
     Share,
     validated,
 )
-
-if TYPE_CHECKING:
-    from backdoor_lab.store import Workshop
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from backdoor_lab.attacks._base import Attack, Base
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.models import Classifier, frozen_copy
 from backdoor_lab.seeds import generator
-from backdoor_lab.store import Workshop, clean_victim
+from backdoor_lab.store import Workshop
 from backdoor_lab.validation import Count, Index, Positive, Rate, Share, validated
 
 
@@ -87,7 +87,7 @@ class Trojan(Attack):
         return self.put(images, self.patch, self.mask)
 
     def prepare(self, shop: Workshop) -> None:
-        clean = clean_victim(shop)
+        clean = shop.clean_model()
         model = cast(Classifier, frozen_copy(clean.model)).to(shop.engine.device)
         width = model.head.in_features
         if self.neurons > width:
@@ -103,7 +103,7 @@ class Trojan(Attack):
             self.patch.copy_(patch)
             return facts
 
-        settings: dict[str, Any] = {"clean": clean.folder.name}
+        settings: dict[str, Any] = {"clean": clean.name}
         for name in ("shape", "neurons", "value", "epsilon", "iterations", "step", "images"):
             settings[name] = getattr(self, name)
         made = shop.obtain(self, "trojan_trigger", self, settings, make)

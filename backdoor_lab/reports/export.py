@@ -13,8 +13,8 @@ from torchvision.io import write_png
 
 from backdoor_lab.datasets import Data, ImageSet
 from backdoor_lab.evaluation import Examination
-from backdoor_lab.store import Victim
 from backdoor_lab.validation import validated
+from backdoor_lab.victims import Victim
 
 Columns = dict[str, Tensor]
 Writer = Callable[[Path, Tensor, Columns], None]

@@ -1,7 +1,7 @@
-"""Victims and whatever attacks need first: made once, found again by what made them."""
+"""What takes long is made once, and found again by what it was made from."""
 
-from backdoor_lab.store.artifacts import Store
-from backdoor_lab.store.victims import Victim, clean_victim, obtain_victim
-from backdoor_lab.store.workshop import Artifact, Workshop
+from backdoor_lab.store.artifacts import Store, plain
+from backdoor_lab.store.code import code_digest
+from backdoor_lab.store.workshop import Artifact, CleanModel, Workshop
 
-__all__ = ["Artifact", "Store", "Victim", "Workshop", "clean_victim", "obtain_victim"]
+__all__ = ["Artifact", "CleanModel", "Store", "Workshop", "code_digest", "plain"]

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock, Timeout
+from torch import Tensor
 
 from backdoor_lab.callbacks.resume import Resume
 from backdoor_lab.configuration import digest
@@ -81,3 +83,11 @@ def checksum(file: Path) -> str:
     """SHA-256 of a file."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def plain(state: dict[str, Any]) -> dict[str, Tensor]:
+    """Contiguous CPU copies, as safetensors wants them."""
+    return {
+        name: value.detach().cpu().contiguous().clone(memory_format=torch.contiguous_format)
+        for name, value in state.items()
+    }

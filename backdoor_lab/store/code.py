@@ -9,8 +9,9 @@ from types import ModuleType
 
 from torch import nn
 
-import backdoor_lab.attacks
 import backdoor_lab.training
+
+ATTACKS = "backdoor_lab.attacks."
 
 
 def code_digest(attack: nn.Module) -> str:
@@ -27,9 +28,7 @@ def code_digest(attack: nn.Module) -> str:
 
 def sources(module: ModuleType, seen: set[str]) -> set[Path]:
     """The files of an attack's `module` and of all in `attacks/` that it imports from."""
-    if not module.__name__.startswith(f"{backdoor_lab.attacks.__name__}.") or (
-        module.__name__ in seen
-    ):
+    if not module.__name__.startswith(ATTACKS) or module.__name__ in seen:
         return set()
     seen.add(module.__name__)
     found = {Path(str(module.__file__))}

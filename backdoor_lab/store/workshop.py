@@ -9,15 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
-from backdoor_lab.attacks import Attack
 from backdoor_lab.configuration import versions
 from backdoor_lab.datasets import Data, ImageSet
 from backdoor_lab.models import ModelFactory
-from backdoor_lab.store.artifacts import Store
+from backdoor_lab.store.artifacts import Store, plain
 from backdoor_lab.store.code import code_digest
 from backdoor_lab.training import Engine, Recipe
 
@@ -33,11 +31,19 @@ class Artifact:
 
 
 @dataclass(frozen=True)
+class CleanModel:
+    """A classifier without a backdoor; `name` tells it from all others."""
+
+    model: nn.Module
+    name: str
+
+
+@dataclass(frozen=True)
 class Workshop:
     """An attacker's means.
 
     `recipe` is the victim's; `name` begins the names of folders; `identity` is the resolved config
-    of what victims are made from: data set, model, recipe, seed.
+    of what victims are made from: data set, model, recipe, seed; `train_clean` makes a clean model.
     """
 
     data: Data
@@ -47,6 +53,7 @@ class Workshop:
     store: Store
     name: str
     identity: dict[str, Any]
+    train_clean: Callable[[Workshop], CleanModel]
 
     @property
     def train(self) -> ImageSet:
@@ -58,9 +65,13 @@ class Workshop:
         """Of the run."""
         return int(self.identity["seed"])
 
+    def clean_model(self) -> CleanModel:
+        """The classifier that `attack=none` makes of the same data, model, recipe and seed."""
+        return self.train_clean(self)
+
     def obtain(
         self,
-        attack: Attack,
+        attack: nn.Module,
         part: str,
         module: nn.Module,
         settings: dict[str, Any],
@@ -98,11 +109,3 @@ class Workshop:
         module.load_state_dict(load_file(folder / "state.safetensors"))
         module.to(self.engine.device)
         return Artifact(folder.name, json.loads((folder / "artifact.json").read_text())["facts"])
-
-
-def plain(state: dict[str, Any]) -> dict[str, Tensor]:
-    """Contiguous CPU copies, as safetensors wants them."""
-    return {
-        name: value.detach().cpu().contiguous().clone(memory_format=torch.contiguous_format)
-        for name, value in state.items()
-    }

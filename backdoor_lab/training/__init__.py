@@ -2,7 +2,7 @@
 
 from backdoor_lab.training.augment import CropFlip
 from backdoor_lab.training.batches import Batches, as_floats
-from backdoor_lab.training.engine import Engine
+from backdoor_lab.training.engine import Engine, whole
 from backdoor_lab.training.manual import Manual
 from backdoor_lab.training.recipe import Recipe, constant, cosine, multi_step, one_cycle
 from backdoor_lab.training.supervised import Supervised, Tuning
@@ -20,4 +20,5 @@ __all__ = [
     "cosine",
     "multi_step",
     "one_cycle",
+    "whole",
 ]

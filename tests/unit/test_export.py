@@ -10,7 +10,7 @@ from torchvision.io import decode_image
 from backdoor_lab.attacks.badnets import BadNets
 from backdoor_lab.attacks.wanet import WaNet
 from backdoor_lab.reports.export import PoisonedImages
-from backdoor_lab.store.victims import Victim
+from backdoor_lab.victims import Victim
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from backdoor_lab.attacks._continual import (
 )
 from backdoor_lab.attacks.badnets import BadNets, random_cells
 from backdoor_lab.attacks.blended import Blended
+from backdoor_lab.attacks.input_aware import InputAware
 from backdoor_lab.attacks.sbl import SBL, FirstStage, unchanged
 from backdoor_lab.attacks.sig import SIG
 from backdoor_lab.datasets import DataSpec, ImageSet
@@ -318,3 +319,8 @@ def test_sharpness_aware_step_descends_from_home(engine, tiny):
     for one, two in zip(trained.parameters(), want, strict=True):
         assert torch.allclose(one, two, atol=1e-5)
     assert torch.allclose(trained.body[1].running_mean, statistics.body[1].running_mean, atol=1e-6)
+
+
+def test_a_trigger_that_is_learnt_with_its_victim_is_refused():
+    with pytest.raises(ConfigError, match="attack.inner=InputAware"):
+        SBL(InputAware(0.1, 0, count_mask_epochs=False)).check((3, 32, 32), 10)

@@ -10,8 +10,8 @@ import torch
 from backdoor_lab.attacks.badnets import BadNets
 from backdoor_lab.callbacks.resume import Resume
 from backdoor_lab.store import Store
-from backdoor_lab.store.victims import load_victim, save_victim
 from backdoor_lab.training import CropFlip, Recipe, Tuning, one_cycle
+from backdoor_lab.victims import load_victim, save_victim
 
 KEY = {"attack": "badnets"}
 

@@ -10,7 +10,7 @@ from backdoor_lab.attacks.sig import SIG
 from backdoor_lab.attacks.wanet import WaNet, identity_grid, smooth_field, warp
 from backdoor_lab.datasets import DataSpec, truncate
 from backdoor_lab.errors import ConfigError
-from backdoor_lab.training import Recipe
+from backdoor_lab.training import CropFlip, Recipe
 
 
 def attached(attack, size=32, num_classes=10):
@@ -70,10 +70,19 @@ def test_badnets_bilinear_halo():
     assert set(levels[mask].tolist()) == {16, 48, 64, 143, 191, 255}
 
 
-@pytest.mark.parametrize(("count", "chosen"), [(50000, 5000), (47500, 4750), (39209, 3921)])
-def test_poison_counts(count, chosen):
+@pytest.mark.parametrize(
+    ("count", "rate", "chosen"),
+    [
+        (50000, 0.1, 5000),
+        (47500, 0.1, 4750),
+        (39209, 0.1, 3921),
+        (39209, 0.01, 392),
+        (100000, 0.1, 10000),
+    ],
+)
+def test_poison_counts(count, rate, chosen):
     labels = torch.arange(count) % 10
-    positions = attached(BadNets(0.1, 0)).choose(labels)
+    positions = attached(BadNets(rate, 0)).choose(labels)
     assert len(positions) == chosen
     share = (labels[positions] == 0).float().mean()
     assert 0.07 < share < 0.13
@@ -152,3 +161,41 @@ def test_identity_grid_and_no_turn_change_nothing():
         warp(images, identity_grid(32, 32).expand(2, -1, -1, -1)), images, atol=1e-5
     )
     assert torch.equal(rotate(images, torch.zeros(2)), images)
+
+
+def test_a_corner_patch_is_whole_in_a_third_of_the_crops_and_gone_in_two_fifths():
+    images = attached(BadNets(0.1, 0)).stamp(grey(0)).expand(81, -1, -1, -1)
+    offsets = torch.cartesian_prod(torch.arange(9), torch.arange(9))
+    parameters = torch.cat([offsets, torch.zeros(81, 1, dtype=torch.int64)], dim=1)
+    seen = (CropFlip(4, flip=False).apply(images, parameters)[:, 0] == 255).sum((1, 2))
+    assert (seen == 9).sum() == 25
+    assert (seen == 0).sum() == 32
+    assert ((seen > 0) & (seen < 9)).sum() == 24
+
+
+def test_patches_are_idempotent_and_blends_are_not():
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    patch, blend = attached(BadNets(0.1, 0)), attached(Blended(0.1, 0))
+    assert torch.equal(patch.stamp(patch.stamp(images)), patch.stamp(images))
+    assert not torch.equal(blend.stamp(blend.stamp(images)), blend.stamp(images))
+
+
+def test_the_sinusoid_lives_in_one_frequency():
+    attack = attached(SIG(0.1, 0, delta=40, frequency=6))
+    change = attack.trigger(grey(128).float() / 255) - grey(128).float() / 255
+    spectrum = torch.fft.rfft(change[0, 0, 0]).abs()
+    assert spectrum.argmax() == 6
+    assert spectrum[6] > 100 * (spectrum.sum() - spectrum[6])
+    assert (change[0, 0, :, 0] == 0).all()
+    assert change.abs().max() == pytest.approx(40 / 255)
+
+
+def test_wanet_counts_of_a_batch():
+    assert WaNet(0.1, 0).counts(128) == (12, 24)
+    assert WaNet(0.1, 0).counts(80) == (8, 16)
+    assert WaNet(0.1, 0, cross_ratio=0).counts(128) == (12, 0)
+
+
+def test_wanet_without_strength_changes_nothing():
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.allclose(attached(WaNet(0.1, 0, s=0)).trigger(images), images, atol=1e-5)

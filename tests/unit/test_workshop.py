@@ -6,7 +6,6 @@ from torch import nn
 from backdoor_lab.attacks.badnets import BadNets
 from backdoor_lab.attacks.blended import Blended
 from backdoor_lab.attacks.lf import LF
-from backdoor_lab.store import clean_victim
 from backdoor_lab.store.code import sources
 
 
@@ -46,9 +45,8 @@ def test_the_code_of_an_attack_is_all_that_it_imports_from_attacks():
 
 
 def test_the_clean_model_is_trained_once_for_all_attacks(shop):
-    first, second = clean_victim(shop), clean_victim(shop)
-    assert second.cached
-    assert second.folder == first.folder
+    first, second = shop.clean_model(), shop.clean_model()
+    assert second.name == first.name
     for name, value in first.model.state_dict().items():
         assert torch.equal(value, second.model.state_dict()[name])
 

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from backdoor_lab.attacks import Attack
 from backdoor_lab.attacks.none import NoAttack
 from backdoor_lab.configuration import versions
-from backdoor_lab.store.code import code_digest
-from backdoor_lab.store.workshop import Workshop, plain
+from backdoor_lab.store import CleanModel, Workshop, code_digest, plain
 
 
 @dataclass(frozen=True)
@@ -60,11 +59,13 @@ def obtain_victim(shop: Workshop, attack: Attack, choice: dict[str, Any] | None 
     return load_victim(folder, model, attack.to(shop.engine.device), cached)
 
 
-def clean_victim(shop: Workshop) -> Victim:
+def clean_model(shop: Workshop) -> CleanModel:
     """What `attack=none` makes of the same data, model, recipe and seed."""
     attack = NoAttack()
     attack.attach(shop.data.spec, shop.recipe, shop.seed)
-    return obtain_victim(shop, attack, {"_target_": f"{NoAttack.__module__}.{NoAttack.__name__}"})
+    choice = {"_target_": f"{NoAttack.__module__}.{NoAttack.__name__}"}
+    victim = obtain_victim(shop, attack, choice)
+    return CleanModel(victim.model, victim.folder.name)
 
 
 def save_victim(
