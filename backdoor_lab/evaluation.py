@@ -48,12 +48,10 @@ class Examination:
         return cls(test, triggered, wanted, positions, attack.spec.classes, crossed)
 
     def stealth(self) -> dict[str, float] | None:
-        """How far triggered images are from clean ones (up to 1,000); None without a trigger."""
-        if not len(self.triggered):
-            return None
+        """How far triggered images are from clean ones (up to 1,000); None where no image changed."""
         some = torch.linspace(0, len(self.triggered) - 1, min(len(self.triggered), 1000)).long()
-        clean = self.clean.cut(self.counted[some])
-        return stealth(clean, self.triggered.cut(some))
+        clean, triggered = self.clean.cut(self.counted[some]), self.triggered.cut(some)
+        return None if torch.equal(clean, triggered) else stealth(clean, triggered)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from backdoor_lab.metrics import (
     backdoor,
     defense_effectiveness,
     robust_accuracy,
+    stealth,
 )
 
 
@@ -80,3 +81,15 @@ def test_metric_resets_and_knows_its_direction():
     assert RobustAccuracy.higher_is_better
     assert AttackSuccessRate.higher_is_better is False
     assert CleanAccuracy.full_state_update is False
+
+
+def test_stealth_in_grey_levels_of_the_images_that_changed():
+    clean = torch.zeros(3, 3, 16, 16, dtype=torch.uint8)
+    triggered = clean.clone()
+    triggered[:2, :, 0, 0] = 16
+    found = stealth(clean, triggered)
+    assert found["linf"] == 16
+    assert found["l2"] == pytest.approx(16 * 3**0.5)
+    error = 16**2 / 256
+    assert found["psnr"] == pytest.approx(10 * math.log10(255**2 / error), rel=1e-5)
+    assert 0 < found["ssim"] < 1
