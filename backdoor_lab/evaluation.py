@@ -48,7 +48,7 @@ class Examination:
         return cls(test, triggered, wanted, positions, attack.spec.classes, crossed)
 
     def stealth(self) -> dict[str, float] | None:
-        """How far triggered images are from clean ones (up to 1,000); None where no image changed."""
+        """How far (up to 1,000) triggered images are from clean ones; None where none changed."""
         some = torch.linspace(0, len(self.triggered) - 1, min(len(self.triggered), 1000)).long()
         clean, triggered = self.clean.cut(self.counted[some]), self.triggered.cut(some)
         return None if torch.equal(clean, triggered) else stealth(clean, triggered)

@@ -12,9 +12,8 @@ from torchmetrics.functional.image import (
 def stealth(clean: Tensor, triggered: Tensor) -> dict[str, float]:
     """Means over images (N, C, H, W) uint8: `psnr` (dB), `ssim`, `linf` and `l2` (grey levels).
 
-    `linf` is the largest change of an image, `l2` the root of the sum of its squared changes. Images
-    that the trigger left as they were, such as a white patch on white, do not count: their PSNR is
-    infinite.
+    `linf` is the largest change of an image, `l2` the root of the sum of its squared changes.
+    Images that stayed as they were (a white patch on white) do not count: their PSNR is infinite.
     """
     changed = (clean != triggered).flatten(1).any(1)
     before, after = clean[changed].float(), triggered[changed].float()
