@@ -119,8 +119,8 @@ def main() -> None:
         "# A step of each victim's training over a step of clean training",
         f"{chosen.model}, batch {BATCH}, 32 px, {shop.engine.precision}; medians (least to most) "
         f"over {chosen.rounds} rounds of {chosen.steps} steps, {machine()}.",
-        "Attacks have the digits' values, and what they learn first is cut short: the generators of "
-        "input_aware have width 4 and run in fp32, batches of sbl's second stage hold 32 images.",
+        "Attacks have the digits' values, and what they learn first is cut short: the generators "
+        "of input_aware have width 4 and run in fp32, batches of sbl's second stage hold 32 images.",
         markdown(
             ("attack", "time", "operations"),
             [
