@@ -120,7 +120,7 @@ def main() -> None:
         f"{chosen.model}, batch {BATCH}, 32 px, {shop.engine.precision}; medians (least to most) "
         f"over {chosen.rounds} rounds of {chosen.steps} steps, {machine()}.",
         "Attacks have the digits' values, and what they learn first is cut short: the generators "
-        "of input_aware have width 4 and run in fp32, batches of sbl's second stage hold 32 images.",
+        "of input_aware have width 4 and run in fp32, sbl's second stage has batches of 32 images.",
         markdown(
             ("attack", "time", "operations"),
             [
