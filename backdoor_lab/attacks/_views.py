@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from backdoor_lab.seeds import generator
 from backdoor_lab.training import CropFlip
 
 
@@ -54,3 +55,10 @@ def rotate(images: Tensor, angles: Tensor) -> Tensor:
     with torch.autocast(images.device.type, enabled=False):  # a grid in bf16 is too coarse
         grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
         return F.grid_sample(images, grid.to(images.dtype), mode="nearest", align_corners=False)
+
+
+def streams(
+    seed: int, purpose: str, device: torch.device
+) -> tuple[torch.Generator, torch.Generator]:
+    """The coins (CPU) and the dice (`device`) of one purpose."""
+    return generator(seed, purpose), generator(seed, purpose, device)

@@ -15,10 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from backdoor_lab.attacks._base import Attack
-from backdoor_lab.attacks._views import Views
+from backdoor_lab.attacks._views import Views, streams
 from backdoor_lab.datasets import DataSpec
 from backdoor_lab.errors import ConfigError
-from backdoor_lab.seeds import generator
 from backdoor_lab.training import Recipe
 from backdoor_lab.validation import Count, Index, NonNegative, Share, validated
 
@@ -83,9 +82,7 @@ class Bpp(Attack):
         return (images + self.trigger(others) - others).clamp(0, 1)
 
     def on_train_epoch_start(self) -> None:
-        purpose = f"bpp {self.current_epoch}"
-        self.dice = generator(self.seed, purpose, self.device)
-        self.coins = generator(self.seed, purpose)
+        self.coins, self.dice = streams(self.seed, f"bpp {self.current_epoch}", self.device)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch

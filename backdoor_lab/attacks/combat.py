@@ -23,7 +23,7 @@ from torch.optim import Optimizer
 
 from backdoor_lab.attacks._base import Attack, Base
 from backdoor_lab.attacks._frequency import blur, low_pass
-from backdoor_lab.attacks._views import Views
+from backdoor_lab.attacks._views import Views, streams
 from backdoor_lab.attacks.networks.unet import UNet
 from backdoor_lab.datasets import ImageSet, nearest
 from backdoor_lab.errors import ConfigError
@@ -213,9 +213,7 @@ class Alternation(Manual):
         return config
 
     def on_train_epoch_start(self) -> None:
-        purpose = f"combat {self.current_epoch}"
-        self.dice = generator(self.seed, purpose, self.device)
-        self.coins = generator(self.seed, purpose)
+        self.coins, self.dice = streams(self.seed, f"combat {self.current_epoch}", self.device)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch

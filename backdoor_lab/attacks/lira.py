@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from backdoor_lab.attacks._base import Attack
-from backdoor_lab.attacks._views import Views
+from backdoor_lab.attacks._views import Views, streams
 from backdoor_lab.attacks.networks.autoencoder import Autoencoder, UNet
 from backdoor_lab.datasets import DataSpec, ImageSet, in_eight_bits, nearest
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.models.classifier import Normalize
-from backdoor_lab.seeds import derive, generator, seeded
+from backdoor_lab.seeds import derive, seeded
 from backdoor_lab.store import Workshop
 from backdoor_lab.training import Manual, Recipe, constant
 from backdoor_lab.validation import Count, Index, NonNegative, Positive, Share, validated
@@ -224,10 +224,3 @@ def mixed_loss(
     """`alpha * CE(clean) + (1 - alpha) * CE(stamped)`."""
     kept, taken = model(torch.cat([clean, stamped])).chunk(2)
     return alpha * F.cross_entropy(kept, labels) + (1 - alpha) * F.cross_entropy(taken, wanted)
-
-
-def streams(
-    seed: int, purpose: str, device: torch.device
-) -> tuple[torch.Generator, torch.Generator]:
-    """Generators of one purpose on the CPU and on `device`."""
-    return generator(seed, purpose), generator(seed, purpose, device)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from backdoor_lab.attacks._base import Attack
-from backdoor_lab.attacks._views import Views
+from backdoor_lab.attacks._views import Views, streams
 from backdoor_lab.datasets import DataSpec, in_eight_bits, nearest
 from backdoor_lab.seeds import generator
 from backdoor_lab.training import Recipe
@@ -82,9 +82,7 @@ class WaNet(Attack):
         return self.jitter(images, generator(self.seed, "wanet cross", images.device))
 
     def on_train_epoch_start(self) -> None:
-        purpose = f"wanet {self.current_epoch}"
-        self.dice = generator(self.seed, purpose, self.device)
-        self.coins = generator(self.seed, purpose)
+        self.coins, self.dice = streams(self.seed, f"wanet {self.current_epoch}", self.device)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch
