@@ -39,8 +39,8 @@ def obtain_victim(shop: Workshop, attack: Attack, choice: dict[str, Any] | None 
     """
     choice = choice or shop.identity["attack"]
     key = {**shop.identity, "attack": choice, "data": shop.data.fingerprint}
-    key["code"] = code_digest(attack)
     model = shop.factory.build(shop.data.spec, attack.seed)
+    key["code"] = code_digest(attack, model)
 
     def make(folder: Path) -> None:
         start = time.perf_counter()

@@ -11,15 +11,16 @@ from torch import nn
 
 import backdoor_lab.training
 
-ATTACKS = "backdoor_lab.attacks."
+METHODS = ("backdoor_lab.attacks.", "backdoor_lab.callbacks.", "backdoor_lab.models.")
 
 
-def code_digest(attack: nn.Module) -> str:
-    """A digest of the files behind `attack`: its own, those of attacks it uses, the training's."""
+def code_digest(*makers: nn.Module) -> str:
+    """A digest of the files behind attacks and models, of what they use, and of the training."""
     files = set(Path(str(backdoor_lab.training.__file__)).parent.glob("*.py"))
-    for part in attack.modules():
+    seen: set[str] = set()
+    for part in [part for maker in makers for part in maker.modules()]:
         for kind in type(part).__mro__:
-            files |= sources(sys.modules[kind.__module__], set())
+            files |= sources(sys.modules[kind.__module__], seen)
     digest = hashlib.sha256()
     for file in sorted(files):
         digest.update(file.read_bytes())
@@ -27,8 +28,8 @@ def code_digest(attack: nn.Module) -> str:
 
 
 def sources(module: ModuleType, seen: set[str]) -> set[Path]:
-    """The files of an attack's `module` and of all in `attacks/` that it imports from."""
-    if not module.__name__.startswith(ATTACKS) or module.__name__ in seen:
+    """The files of a method's `module` and of all methods' modules that it imports from."""
+    if not module.__name__.startswith(METHODS) or module.__name__ in seen:
         return set()
     seen.add(module.__name__)
     found = {Path(str(module.__file__))}

@@ -6,7 +6,7 @@ from torch import nn
 from backdoor_lab.attacks.badnets import BadNets
 from backdoor_lab.attacks.blended import Blended
 from backdoor_lab.attacks.lf import LF
-from backdoor_lab.store.code import sources
+from backdoor_lab.store.code import code_digest, sources
 
 
 def obtain(shop, settings, attack=None):
@@ -41,7 +41,18 @@ def test_the_code_of_an_attack_is_all_that_it_imports_from_attacks():
     import backdoor_lab.attacks.input_aware as module
 
     names = {file.name for file in sources(module, set())}
-    assert names == {"_base.py", "input_aware.py", "masks.py"}
+    assert names == {"_base.py", "input_aware.py", "masks.py", "classifier.py"}
+
+
+def test_the_code_of_an_attack_holds_the_callbacks_that_act_on_it():
+    import backdoor_lab.attacks.adaptive as module
+
+    places = {f"{file.parent.name}/{file.name}" for file in sources(module, set())}
+    assert {"callbacks/rank_scaling.py", "models/rank_scaling.py"} <= places
+
+
+def test_a_mended_model_is_another_maker(model):
+    assert code_digest(BadNets(0.1, 0)) != code_digest(BadNets(0.1, 0), model)
 
 
 def test_the_clean_model_is_trained_once_for_all_attacks(shop):
