@@ -1,11 +1,12 @@
 """What a step of each victim's training costs, beside a step of clean training.
 
-    python -m benchmarks.step_cost --model preact_resnet18_narrow --steps 20 --rounds 5
+    python -m benchmarks.step_cost --steps 20 --rounds 5
+    python -m benchmarks.step_cost --model preact_resnet18 --attacks badnets wanet input_aware
 
 The same images, model, batch and precision; the attacks take turns with clean training within each
 round, and a ratio is the median over rounds of (attack / clean), each the median step of its turn.
 `operations` is the ratio of what both steps compute in convolutions and products: what extra passes
-must cost. Writes `benchmarks/step_cost.md`.
+must cost. Writes `benchmarks/step_cost_<model>.md`.
 """
 
 from __future__ import annotations
@@ -76,9 +77,10 @@ def workshop(model: str, steps: int, folder: Path) -> Workshop:
 
 
 def attack_of(name: str, shop: Workshop) -> Attack:
-    """The attack with its defaults, what it learns first cut short."""
+    """The attack as for photographs, at full width; what it learns first is cut short."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", [f"attack={name}", *short(name)])
+        quick = [value for value in short(name) if ".width=" not in value]
+        cfg = compose("config", ["dataset=cifar10", f"attack={name}", *quick])
         attack: Attack = instantiate(cfg.attack, _convert_="all")
     attack.attach(SPEC, shop.recipe, seed=0)
     return attack
@@ -99,11 +101,12 @@ def turn(name: str, shop: Workshop) -> tuple[float, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="preact_resnet18_narrow")
+    parser.add_argument("--attacks", nargs="+", default=attack_names()[1:], help="all by default")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=5)
     chosen = parser.parse_args()
     configuration.register()
-    names = [name for name in attack_names() if name != "none"]
+    names = chosen.attacks
     ratios: dict[str, list[float]] = {name: [] for name in names}
     operations: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -119,8 +122,8 @@ def main() -> None:
         "# A step of each victim's training over a step of clean training",
         f"{chosen.model}, batch {BATCH}, 32 px, {shop.engine.precision}; medians (least to most) "
         f"over {chosen.rounds} rounds of {chosen.steps} steps, {machine()}.",
-        "Attacks have the digits' values, and what they learn first is cut short: the generators "
-        "of input_aware have width 4 and run in fp32, sbl's second stage has batches of 32 images.",
+        "Attacks have the values of `dataset=cifar10`, and what they learn first is cut short; a "
+        "step of sbl is one of its second stage.",
         markdown(
             ("attack", "time", "operations"),
             [
@@ -134,7 +137,8 @@ def main() -> None:
             ],
         ),
     ]
-    Path(__file__).with_suffix(".md").write_text("\n\n".join(text) + "\n")
+    file = Path(__file__).with_name(f"step_cost_{chosen.model}.md")
+    file.write_text("\n\n".join(text) + "\n")
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def test_generators_keep_the_size_and_range(spec, size):
 def test_double_tanh_confines_the_pictures(spec):
     model = EncoderDecoder(spec, 3, 4, True)
     with torch.no_grad():
-        model.layers[-1].weight.fill_(100)
+        model.last[-1].weight.fill_(100)
     pictures = model(torch.rand(2, 3, 32, 32))
     assert pictures.min().item() == pytest.approx(0.1192, abs=1e-3)
     assert pictures.max().item() == pytest.approx(0.8808, abs=1e-3)

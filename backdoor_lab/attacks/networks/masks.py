@@ -41,13 +41,15 @@ class EncoderDecoder(nn.Module):
             *block(four, four),
             enlarge(), *block(four, four), *block(four, two),
             enlarge(), *block(two, two), *block(two, one),
-            enlarge(), *block(one, one), *block(one, channels)[:-1],
+            enlarge(), *block(one, one),
         )  # fmt: skip
+        self.last = nn.Sequential(*block(one, channels)[:-1])
 
     def forward(self, images: Tensor) -> Tensor:
         """Pictures (N, channels, H, W) for images (N, C, H, W)."""
+        features = self.layers(self.normalize(images))
         with torch.autocast(images.device.type, enabled=False):  # pixels in bf16 are too coarse
-            raw = self.layers(self.normalize(images))
+            raw = self.last(features.float())
             return squash(raw.tanh() if self.double_tanh else raw)
 
 
