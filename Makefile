@@ -15,13 +15,13 @@ help: ## list these targets
 setup: .venv/.done ## make .venv with the locked versions
 
 .venv/.done: requirements.lock
-	$(PYTHON) -m venv .venv
+	test -e $@ || $(PYTHON) -m venv --clear .venv # afresh, unless it was finished once
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip sync --python $(BIN)/python requirements.lock
 	touch $@
 
 demo: setup ## WaNet on real handwritten digits, purified by UniBP with printed ones
-	$(BIN)/python run.py attack=wanet defense=unibp aux=external
+	$(BIN)/python run.py experiment=demo
 
 test: setup ## all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
@@ -31,7 +31,7 @@ lint: setup ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-acceptance: setup ## the tables of the README over seeds; resumable, hours on two cores
+acceptance: setup ## benchmarks/acceptance.md over three seeds; resumable, hours on two cores
 	$(BIN)/python -m benchmarks.acceptance
 
 clean: ## forget results and victims

@@ -7,6 +7,7 @@ import logging
 import shutil
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -17,6 +18,7 @@ from backdoor_lab import pipeline
 from backdoor_lab.configuration import attack_name
 from backdoor_lab.console import console
 from backdoor_lab.errors import ConfigError
+from backdoor_lab.parts import Parts
 from backdoor_lab.reports.result import Names, read_result
 from backdoor_lab.reports.table import result_table
 
@@ -33,9 +35,8 @@ def launch(cfg: DictConfig) -> Exception | None:
         if cfg.export is not None:
             log.info("triggered images: %s", pipeline.export(cfg, names_of(cfg)))
             return None
-        if (done := read_result(folder)) and not cfg.force:
-            log.info("this run is finished already; force=true runs it again")
-        else:
+        done = finished(cfg, folder)
+        if done is None:
             done = pipeline.run(cfg, names_of(cfg), folder)
         (folder / "error.txt").unlink(missing_ok=True)
     except Exception as error:
@@ -49,6 +50,18 @@ def launch(cfg: DictConfig) -> Exception | None:
     console().print(result_table(done))
     console().print(f"Result and pictures: {folder}", soft_wrap=True)
     return None
+
+
+def finished(cfg: DictConfig, folder: Path) -> dict[str, Any] | None:
+    """The result in `folder`, if it is not to be made again."""
+    done = read_result(folder)
+    if done is None or cfg.force:
+        return None
+    if done.get("code") != Parts.of(cfg).code():
+        log.info("a method of this run has changed since: it runs again")
+        return None
+    log.info("this run is finished already; force=true runs it again")
+    return done
 
 
 def names_of(cfg: DictConfig) -> Names:
@@ -83,5 +96,3 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", module="lightning")
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    torch.set_float32_matmul_precision("high")
-    torch.backends.cudnn.benchmark = True

@@ -39,6 +39,7 @@ class Schema:
     seed: int = 0
     force: bool = False
     pictures: bool = True
+    keep_model: bool = True
     paths: Paths = field(default_factory=Paths)
     values_for: dict[str, Any] = field(default_factory=dict)
     protocol: Any = None
@@ -62,6 +63,7 @@ def register() -> None:
         store.store(group="aux", name=file.stem, node=OmegaConf.load(file), provider=file.name)
     OmegaConf.register_new_resolver("value_for", value_for, replace=True)
     OmegaConf.register_new_resolver("for_dataset", for_dataset, replace=True)
+    OmegaConf.register_new_resolver("for_attack", for_attack, replace=True)
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     OmegaConf.register_new_resolver("project", lambda: str(ROOT), replace=True)
     OmegaConf.register_new_resolver("catalogue", catalogue, replace=True)
@@ -70,12 +72,28 @@ def register() -> None:
 def value_for(key: str, default: Any, *, _root_: DictConfig) -> Any:
     """`values_for.<method>.<key>` of the protocol or data set, else the method's own default."""
     found = OmegaConf.select(_root_, f"values_for.{key}", default=None)
-    return default if found is None else found
+    return as_node(default) if found is None else found
 
 
 def for_dataset(values: dict[str, Any], default: Any, *, _root_: DictConfig) -> Any:
     """The value of the data set, for protocols whose papers set one by data set; else `default`."""
     return values.get(_root_.dataset.name, default)
+
+
+def for_attack(values: dict[str, Any], default: Any, *, _root_: DictConfig) -> Any:
+    """The value of the attack, or else of the one inside it; else `default`."""
+    node = _root_.attack
+    while node is not None:
+        name = node._target_.split(".")[-2]
+        if name in values:
+            return as_node(values[name])
+        node = node.get("inner")
+    return as_node(default)
+
+
+def as_node(value: Any) -> Any:
+    """A list as OmegaConf wants one from a resolver; anything else as it is."""
+    return OmegaConf.create(value) if isinstance(value, list) else value
 
 
 def run_name(*, _root_: DictConfig) -> str:
@@ -102,11 +120,21 @@ def identity(cfg: DictConfig, groups: tuple[str, ...]) -> dict[str, Any]:
         if isinstance(node, DictConfig):
             plain = OmegaConf.to_container(node, resolve=True)
             assert isinstance(plain, dict)
-            node = {key: value for key, value in plain.items() if key not in NOT_IDENTITY}
+            kept = {key: value for key, value in plain.items() if key not in NOT_IDENTITY}
+            node = held(kept)
         found[group] = node
     root = OmegaConf.select(cfg, "dataset.root")
     found["root"] = str(Path(root).resolve()) if root else None
     return found
+
+
+def held(value: Any) -> Any:
+    """`value` with the hash of what it holds in place of a file's name, such as a picture's."""
+    if isinstance(value, dict):
+        return {key: held(one) for key, one in value.items()}
+    if isinstance(value, str) and Path(value).suffix and Path(value).is_file():
+        return hashlib.sha256(Path(value).read_bytes()).hexdigest()
+    return value
 
 
 def digest(value: Any) -> str:

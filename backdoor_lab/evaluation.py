@@ -8,14 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from backdoor_lab.attacks import Attack
-from backdoor_lab.datasets import ImageSet
-from backdoor_lab.metrics import (
-    AttackSuccessRate,
-    CleanAccuracy,
-    RobustAccuracy,
-    defense_effectiveness,
-    stealth,
-)
+from backdoor_lab.datasets import ImageSet, evenly
+from backdoor_lab.metrics import HitRate, defense_effectiveness, stealth
 from backdoor_lab.training import Engine
 
 
@@ -49,7 +43,7 @@ class Examination:
 
     def stealth(self) -> dict[str, float] | None:
         """How far (up to 1,000) triggered images are from clean ones; None where none changed."""
-        some = torch.linspace(0, len(self.triggered) - 1, min(len(self.triggered), 1000)).long()
+        some = evenly(len(self.triggered), 1000)
         clean, triggered = self.clean.cut(self.counted[some]), self.triggered.cut(some)
         return None if torch.equal(clean, triggered) else stealth(clean, triggered)
 
@@ -75,14 +69,14 @@ class Scores:
 
 def evaluate(model: nn.Module, exam: Examination, engine: Engine) -> Scores:
     """ACC over all clean test images; ASR and RA over the triggered ones that count."""
-    acc = CleanAccuracy().to(engine.device)
-    acc.update(engine.predict(model, exam.clean), exam.clean.labels.to(engine.device))
+    rate = HitRate().to(engine.device)  # each call is a rate of its own
+    acc = rate(engine.predict(model, exam.clean), exam.clean.labels).item()
     if not len(exam.triggered):
-        return Scores(acc.compute().item(), None, None)
-    predicted = engine.predict(model, exam.triggered)
-    asr = AttackSuccessRate().to(engine.device)
-    ra = RobustAccuracy().to(engine.device)
-    asr.update(predicted, exam.wanted.to(engine.device))
-    ra.update(predicted, exam.triggered.labels.to(engine.device))
-    cross = None if exam.crossed is None else engine.accuracy(model, exam.crossed)
-    return Scores(acc.compute().item(), asr.compute().item(), ra.compute().item(), cross)
+        return Scores(acc, None, None)
+    answers = engine.predict(model, exam.triggered)
+    asr = rate(answers, exam.wanted).item()
+    ra = rate(answers, exam.triggered.labels).item()
+    if exam.crossed is None:
+        return Scores(acc, asr, ra)
+    cross = rate(engine.predict(model, exam.crossed), exam.crossed.labels).item()
+    return Scores(acc, asr, ra, cross)

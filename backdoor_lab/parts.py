@@ -15,11 +15,12 @@ from pydantic import ValidationError
 from backdoor_lab.attacks import Attack
 from backdoor_lab.aux_data import AuxiliaryKind
 from backdoor_lab.calibration import Calibration
-from backdoor_lab.datasets import Dataset
+from backdoor_lab.datasets import Data, Dataset
 from backdoor_lab.defenses import Defense
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.models import ModelFactory
 from backdoor_lab.reports.export import PoisonedImages
+from backdoor_lab.store import code_digest
 from backdoor_lab.tracking import Tracker
 from backdoor_lab.training import Engine, Recipe
 
@@ -57,13 +58,29 @@ class Parts:
     def check(self) -> None:
         """Refuse combinations that cannot work."""
         shape = (len(self.dataset.mean), self.dataset.image_size, self.dataset.image_size)
-        if self.export is not None and self.attack.harmless:
-            raise ConfigError("export=poisoned, but attack=none has no triggered images")
         self.dataset.check()
         self.model.check()
         self.attack.check(shape, self.dataset.num_classes)
-        self.aux.check()
-        self.defense.check(self.aux.holds_images, self.aux.labelled)
+        if self.export is None:
+            self.aux.check()
+            self.defense.check(self.aux.holds_images, self.aux.labelled)
+        elif self.attack.harmless:
+            raise ConfigError("export=poisoned, but attack=none has no triggered images")
+
+    def check_data(self, data: Data, seed: int) -> None:
+        """Refuse, before anything trains, what cannot work with the loaded data.
+
+        Raises:
+            ConfigError: an impossible poison rate or auxiliary set, or a model without what the
+                defense works on.
+        """
+        self.attack.choose(data.train.labels)
+        self.aux.foresee(data)
+        self.defense.check_model(self.model.build(data.spec, seed))
+
+    def code(self) -> str:
+        """A digest of the code behind all methods of the run."""
+        return code_digest(self.attack, self.model, self.aux, self.calibration, self.defense)
 
 
 def build(cfg: DictConfig, key: str) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import save_file
 
 from backdoor_lab.configuration import VICTIM_GROUPS, identity
 from backdoor_lab.datasets import Data
@@ -16,7 +17,7 @@ from backdoor_lab.evaluation import Examination, evaluate
 from backdoor_lab.parts import Parts
 from backdoor_lab.reports.result import Names, peak_memory_mb, write_result
 from backdoor_lab.reports.run_pictures import draw_pictures
-from backdoor_lab.store import Store, Workshop
+from backdoor_lab.store import Store, Workshop, plain
 from backdoor_lab.victims import clean_model, obtain_victim
 
 
@@ -31,8 +32,9 @@ def run(cfg: DictConfig, names: Names, folder: Path) -> dict[str, Any]:
         engine.logger = tracker.lightning_logger
         clock = Clock()
         data = parts.dataset.load()
-        victim = obtain_victim(workshop_of(cfg, parts, names, data), parts.attack)
-        parts.defense.check_model(victim.model)
+        shop = workshop_of(cfg, parts, names, data)
+        parts.check_data(data, seed)
+        victim = obtain_victim(shop, parts.attack)
         clock.lap("victim")
         aux = parts.aux.draw(data, victim.poisoned, seed)
         aux = parts.calibration.calibrate(victim.model, aux, engine, seed)
@@ -44,29 +46,24 @@ def run(cfg: DictConfig, names: Names, folder: Path) -> dict[str, Any]:
         before = evaluate(victim.model, exam, engine)
         after = evaluate(purified, exam, engine)
         clock.lap("evaluate")
+        spent = {"victim": victim.seconds, "victim_cached": victim.cached, "total": clock.total()}
+        details = (victim.attack.details, aux.details, parts.defense.details)
         result = {
             **names.choices,
             "seed": seed,
             "victim": asdict(before),
             "purified": {**asdict(after), "der": after.der(before)},
-            "seconds": {
-                **clock.laps,
-                "victim": victim.seconds,
-                "victim_cached": victim.cached,
-                "total": clock.total(),
-            },
+            "seconds": {**clock.laps, **spent},
             "peak_memory_mb": peak_memory_mb(engine.device),
             "trigger": exam.stealth(),
-            "details": {
-                "attack": victim.attack.details,
-                "aux": aux.details,
-                "defense": parts.defense.details,
-            },
+            "details": dict(zip(("attack", "aux", "defense"), details, strict=True)),
             "victim_folder": victim.folder.name,
+            "code": parts.code(),
         }
         if cfg.pictures:
-            pictures = draw_pictures(folder, result, victim.model, purified, exam, engine)
-            tracker.images(pictures)
+            tracker.images(draw_pictures(folder, result, victim.model, purified, exam, engine))
+        if cfg.keep_model:
+            save_file(plain(purified.state_dict()), folder / "purified.safetensors")
         result = write_result(folder, result, names)
         tracker.summary({key: result[key] for key in ("victim", "purified", "seconds")})
     return result

@@ -8,7 +8,6 @@ writes `benchmarks/acceptance.md`.
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections import defaultdict
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from backdoor_lab.configuration import ROOT
-from benchmarks.common import machine, markdown, spread
+from benchmarks.common import machine, markdown, newest_results, spread
 
 OUTPUTS = ROOT / "outputs" / "acceptance"
 GRIDS = [
@@ -37,8 +36,7 @@ def run_grids() -> None:
 def collect() -> dict[Key, list[dict[str, Any]]]:
     """Results by attack, defense, auxiliary kind and calibration."""
     found: dict[Key, list[dict[str, Any]]] = defaultdict(list)
-    for file in sorted(OUTPUTS.rglob("result.json")):
-        result = json.loads(file.read_text())
+    for result in newest_results(OUTPUTS).values():
         key = (result["attack"], result["defense"], result["aux"], result["calibration"])
         found[key].append(result)
     return dict(sorted(found.items()))

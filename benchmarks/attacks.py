@@ -11,7 +11,6 @@ repeated. Writes `benchmarks/attacks_<name>.md`.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from backdoor_lab.configuration import ROOT
-from benchmarks.common import attack_names, machine, markdown, spread
+from benchmarks.common import attack_names, machine, markdown, newest_results, spread
 from benchmarks.confusion import clean_asr
 
 HEADS = ("attack", "n", "ACC", "ASR", "of clean", "RA", "cross", "ΔACC", "PSNR", "SSIM", "seconds")
@@ -49,8 +48,7 @@ def run_grid(names: list[str], outputs: Path, seeds: str, jobs: int, overrides: 
 
 def collect(outputs: Path) -> dict[str, Results]:
     """Results by attack, clean training first, with what the clean model of their seed makes."""
-    files = sorted(outputs.glob("runs/**/result.json"))
-    results = {file: json.loads(file.read_text()) for file in files}
+    results = newest_results(outputs)
     victims = outputs / "victims"
     clean = {
         result["seed"]: victims / result["victim_folder"]

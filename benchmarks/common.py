@@ -1,19 +1,38 @@
-"""What the benchmarks share: attacks by name, means with their spread, tables, the machine."""
+"""What the benchmarks share: attacks by name, results, means with their spread, tables."""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import statistics
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 from backdoor_lab.configuration import CONF, versions
+
+CELL = ("dataset", "model", "attack", "defense", "aux", "calibration", "protocol", "recipe", "seed")
 
 
 def attack_names() -> list[str]:
     """Every attack, clean training first: others start from its model."""
     names = sorted(file.stem for file in (CONF / "attack").glob("*.yaml"))
     return sorted(names, key=lambda name: name != "none")
+
+
+def newest_results(folder: Path) -> dict[Path, dict[str, Any]]:
+    """Results below `folder` by file, the newest of each cell.
+
+    Cells are told apart by the chosen names and the seed, so that a run with other values under the
+    same names takes the place of the earlier one.
+    """
+    cells: dict[tuple[Any, ...], Path] = {}
+    results: dict[Path, dict[str, Any]] = {}
+    for file in sorted(folder.rglob("result.json"), key=lambda file: file.stat().st_mtime):
+        results[file] = json.loads(file.read_text())
+        cells[tuple(results[file].get(name) for name in CELL)] = file
+    return {file: results[file] for file in sorted(cells.values())}
 
 
 def spread(values: Sequence[float | None], factor: float = 100, digits: int = 1) -> str:

@@ -22,7 +22,8 @@ FILE = "clean_asr.json"
 def clean_asr(file: Path, clean: Path, victims: Path) -> float | None:
     """ASR in [0, 1] that a clean model reaches on the triggered test images of another run.
 
-    It lies in `clean_asr.json` beside the result afterwards, so that it is measured once.
+    It lies in `clean_asr.json` beside the result afterwards, and is measured again only where the
+    result or the clean model is newer.
 
     Args:
         file: `result.json` of the run.
@@ -30,7 +31,9 @@ def clean_asr(file: Path, clean: Path, victims: Path) -> float | None:
         victims: folder of the store.
     """
     kept = file.with_name(FILE)
-    if not kept.exists():
+    made_from = (file, clean / "model.safetensors")
+    newest = max(one.stat().st_mtime for one in made_from if one.exists())
+    if not kept.exists() or kept.stat().st_mtime < newest:
         kept.write_text(json.dumps(measure(json.loads(file.read_text()), clean, victims)))
     known: float | None = json.loads(kept.read_text())
     return known

@@ -32,7 +32,6 @@ from backdoor_lab.store import Store, Workshop
 from backdoor_lab.training import Engine, Recipe
 from backdoor_lab.victims import clean_model
 from benchmarks.common import attack_names, machine, markdown
-from tests.tiny import short
 
 BATCH = 128
 SPEC = DataSpec("noise", tuple("0123456789"), (3, 32, 32), (0.5,) * 3, (0.25,) * 3, 4, True)
@@ -79,8 +78,7 @@ def workshop(model: str, steps: int, folder: Path) -> Workshop:
 def attack_of(name: str, shop: Workshop) -> Attack:
     """The attack as for photographs, at full width; what it learns first is cut short."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        quick = [value for value in short(name) if ".width=" not in value]
-        cfg = compose("config", ["dataset=cifar10", f"attack={name}", *quick])
+        cfg = compose("config", ["dataset=cifar10", f"attack={name}", "experiment=short"])
         attack: Attack = instantiate(cfg.attack, _convert_="all")
     attack.attach(SPEC, shop.recipe, seed=0)
     return attack
@@ -98,6 +96,35 @@ def turn(name: str, shop: Workshop) -> tuple[float, int]:
     return statistics.median(clock.seconds), clock.operations
 
 
+def measure(
+    names: list[str], shop: Workshop, rounds: int
+) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Ratios to clean training by attack: of time, one a round, and of operations."""
+    ratios: dict[str, list[float]] = {name: [] for name in names}
+    operations: dict[str, float] = {}
+    for number in range(rounds + 1):
+        for name in names:
+            clean, base = turn("none", shop)
+            spent, count = turn(name, shop)
+            operations[name] = count / base
+            if number:  # the first round warms up
+                ratios[name].append(spent / clean)
+    return ratios, operations
+
+
+def table(ratios: dict[str, list[float]], operations: dict[str, float]) -> str:
+    """Markdown: a row an attack."""
+    rows = [
+        (
+            name,
+            f"{statistics.median(times):.3f} ({min(times):.3f} to {max(times):.3f})",
+            f"{operations[name]:.3f}",
+        )
+        for name, times in ratios.items()
+    ]
+    return markdown(("attack", "time", "operations"), rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="preact_resnet18_narrow")
@@ -106,36 +133,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     chosen = parser.parse_args()
     configuration.register()
-    names = chosen.attacks
-    ratios: dict[str, list[float]] = {name: [] for name in names}
-    operations: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         shop = workshop(chosen.model, chosen.steps, Path(folder))
-        for number in range(chosen.rounds + 1):
-            for name in names:
-                clean, base = turn("none", shop)
-                spent, count = turn(name, shop)
-                operations[name] = count / base
-                if number:  # the first round warms up
-                    ratios[name].append(spent / clean)
+        measured = measure(chosen.attacks, shop, chosen.rounds)
     text = [
         "# A step of each victim's training over a step of clean training",
         f"{chosen.model}, batch {BATCH}, 32 px, {shop.engine.precision}; medians (least to most) "
         f"over {chosen.rounds} rounds of {chosen.steps} steps, {machine()}.",
         "Attacks have the values of `dataset=cifar10`, and what they learn first is cut short; a "
         "step of sbl is one of its second stage.",
-        markdown(
-            ("attack", "time", "operations"),
-            [
-                (
-                    name,
-                    f"{statistics.median(ratios[name]):.3f} "
-                    f"({min(ratios[name]):.3f} to {max(ratios[name]):.3f})",
-                    f"{operations[name]:.3f}",
-                )
-                for name in names
-            ],
-        ),
+        table(*measured),
     ]
     file = Path(__file__).with_name(f"step_cost_{chosen.model}.md")
     file.write_text("\n\n".join(text) + "\n")

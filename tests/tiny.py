@@ -1,4 +1,4 @@
-"""The smallest network that defenses of batch normalisation have a hold on, and short attacks."""
+"""The smallest network that defenses of batch normalisation have a hold on."""
 
 from torch import nn
 
@@ -20,22 +20,3 @@ class Tiny(nn.Module):
 
     def forward(self, images):
         return self.head(self.body(images).mean((2, 3)))
-
-
-# What attacks learn first, cut down to seconds: values by attack, as data sets have them.
-SHORT: dict[str, dict[str, object]] = {
-    "combat": {"generator_epochs": 1, "width": 4},
-    "input_aware": {"count_mask_epochs": "false", "mask_epochs": 1, "width": 4},
-    "lc": {"robust_epochs": 1, "robust_steps": 2, "steps": 4},
-    "lf": {"images": 30, "passes": 2, "steps": 20},
-    "lira": {"stage1_epochs": 1},
-    "sbl": {"clean_share": 0.4, "first_epochs": 1, "second_epochs": 1},
-    "ssba": {"epochs": 1, "width": 4},
-    "trojan": {"iterations": 3},
-}
-
-
-def short(attack):
-    """The overrides that make `attack` quick."""
-    values = SHORT.get(attack, {})
-    return [f"++values_for.{attack}.{key}={value}" for key, value in values.items()]

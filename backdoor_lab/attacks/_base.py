@@ -172,12 +172,12 @@ class Attack(Supervised):
             Positions (P,) of the poisoned images in the training split.
         """
         self.to(shop.engine.device)
+        self.choose(shop.train.labels)  # refuses an impossible rate before anything is learnt
         self.prepare(shop)
         poisoned, chosen = self.poison(shop.train)
-        self.details |= {
-            "poisoned": len(chosen),
-            "poisoned_of_target": int((shop.train.labels[chosen] == self.target).sum()),
-        }
+        if len(chosen):
+            of_target = int((shop.train.labels[chosen] == self.target).sum())
+            self.details |= {"poisoned": len(chosen), "poisoned_of_target": of_target}
         self.learn(model, poisoned, shop, folder)
         return chosen.cpu()
 

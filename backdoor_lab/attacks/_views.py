@@ -18,7 +18,8 @@ class Views:
     """Crop and rotation, each by a coin per batch, and a flip where the data set flips.
 
     Offsets, angles and flips are drawn per image, as in the authors' releases of WaNet and COMBAT;
-    BackdoorBench draws them per batch. What a view uncovers is black.
+    BackdoorBench draws them per batch. A rotation takes the nearest pixel, as BackdoorBench's;
+    the releases' is bilinear. What a view uncovers is black, where both have the mean colour.
 
     Attributes:
         padding: of the crop, in pixels.
@@ -55,6 +56,12 @@ def rotate(images: Tensor, angles: Tensor) -> Tensor:
     with torch.autocast(images.device.type, enabled=False):  # a grid in bf16 is too coarse
         grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
         return F.grid_sample(images, grid.to(images.dtype), mode="nearest", align_corners=False)
+
+
+def portion(rate: float, size: int, coins: torch.Generator) -> int:
+    """How many of `size` images a rate means, rounded down; below one, one with that chance."""
+    share = rate * size
+    return int(share) if share >= 1 else int(torch.rand((), generator=coins) < share)
 
 
 def streams(

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from backdoor_lab.attacks._base import Attack
 from backdoor_lab.datasets import DataSpec, ImageSet
+from backdoor_lab.errors import ConfigError
 from backdoor_lab.store import Workshop
 from backdoor_lab.training import Recipe
 
@@ -18,9 +19,13 @@ class Wrapper(Attack):
         self.inner = inner
         self.clean_label = inner.clean_label
         self.crosses = inner.crosses
+        self.learns_trigger = inner.learns_trigger
 
     def check(self, shape: tuple[int, int, int], num_classes: int | None) -> None:
-        self.inner.check(shape, num_classes)
+        try:
+            self.inner.check(shape, num_classes)
+        except ConfigError as error:
+            raise ConfigError(str(error).replace("attack.", "attack.inner.")) from None
 
     def attach(self, spec: DataSpec, recipe: Recipe, seed: int) -> None:
         super().attach(spec, recipe, seed)

@@ -1,6 +1,6 @@
 """Adaptive: any attack by someone who knows Clean & Compact and trains around it.
 
-Paper     Clean & Compact (paper 002), Table 7
+Paper     Clean & Compact (Phan et al., ECCV 2024), Table 7
 Differs   the paper leaves the attacker's threshold open: it is the defender's 4
 """
 

@@ -2,8 +2,8 @@
 
 Paper     Gu et al., BadNets: Identifying Vulnerabilities in the Machine Learning Model Supply
           Chain, 2017, arXiv:1708.06733; patterns of BackdoorBench, BCU (arXiv:2211.12044) and SBL
-Differs   black cells of `checkerboard` are 0 behind a mask of their own; BackdoorBench's mask is
-          [pattern > 0], hence the 1 in its `grid`. At other sizes `native` keeps crisp cells where
+Differs   BackdoorBench's mask is [pattern > 0], hence the 1 in its `grid`; a pattern with black
+          cells has the mask of a white one here. At other sizes `native` keeps crisp cells where
           `bilinear` is BackdoorBench's resize with its grey halo
 """
 
@@ -39,7 +39,8 @@ class BadNets(Attack):
         all_to_all: see `Attack`.
         poison_rate_base: see `Attack`.
         pattern: `square` (white), `grid` (BackdoorBench), `checkerboard` (BCU) or `random` (SBL).
-        size: side of the patch in pixels; None: 3 on 32 pixels, in proportion elsewhere.
+        size: side of the patch in pixels; None: 3 on 32 pixels, in proportion elsewhere. With
+            `bilinear` always that of the 32-pixel trigger image.
         resize: `native` (crisp cells) or `bilinear` (of the whole 32-pixel trigger image).
     """
 
@@ -64,10 +65,9 @@ class BadNets(Attack):
 
     def check(self, shape: tuple[int, int, int], num_classes: int | None) -> None:
         super().check(shape, num_classes)
-        if self.size is not None and self.size > min(shape[1:]):
-            raise ConfigError(
-                f"attack.size={self.size} is larger than the image; allowed: 1 to {min(shape[1:])}"
-            )
+        most = 32 if self.bilinear else min(shape[1:])
+        if self.size is not None and not 3 <= self.size <= most:
+            raise ConfigError(f"attack.size={self.size} is no patch; allowed: 3 to {most}")
 
     def build(self, draw: torch.Generator) -> None:
         channels, height, width = self.spec.shape
@@ -76,7 +76,7 @@ class BadNets(Attack):
         else:
             cells = torch.tensor(self.pattern, dtype=torch.uint8).expand(channels, -1, -1)
         if self.bilinear:
-            planes = [resized_canvas(plane, height, width) for plane in cells]
+            planes = [resized_canvas(plane, self.size or 3, height, width) for plane in cells]
         else:
             size = self.size or max(3, round(3 * height / 32))
             planes = [corner_patch(plane, size, height, width) for plane in cells]
@@ -103,9 +103,18 @@ def corner_patch(pattern: Tensor, size: int, height: int, width: int) -> tuple[T
     return levels, mask
 
 
-def resized_canvas(pattern: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """The 32-pixel trigger image resized by PIL; what is not black is the mask."""
-    canvas, _ = corner_patch(pattern, 3, 32, 32)
-    image = Image.fromarray(canvas.numpy()).resize((width, height), Image.Resampling.BILINEAR)
-    levels = torch.from_numpy(np.array(image))
-    return levels, levels > 0
+def resized_canvas(pattern: Tensor, size: int, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """The 32-pixel trigger image resized by PIL; the mask is what is not black.
+
+    A pattern with black cells takes the mask of a white patch.
+    """
+    canvas, patch = corner_patch(pattern, size, 32, 32)
+    levels = resized(canvas, height, width)
+    shown = levels if pattern.all() else resized(255 * patch.byte(), height, width)
+    return levels, shown > 0
+
+
+def resized(plane: Tensor, height: int, width: int) -> Tensor:
+    """A plane (H, W) uint8 at another size, bilinearly."""
+    image = Image.fromarray(plane.numpy()).resize((width, height), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(image))

@@ -53,10 +53,15 @@ class Blended(Attack):
 
     def check(self, shape: tuple[int, int, int], num_classes: int | None) -> None:
         super().check(shape, num_classes)
-        if self.picture is not None and not self.picture.is_file():
+        if self.picture is None:
+            return
+        try:
+            Image.open(self.picture).verify()
+        except (OSError, SyntaxError) as error:
             raise ConfigError(
-                f"attack.picture={self.picture} is no file; allowed: null or a picture"
-            )
+                f"attack.picture={self.picture} is no picture ({type(error).__name__}); "
+                "allowed: null or the file of one"
+            ) from None
 
     def build(self, draw: torch.Generator) -> None:
         channels, height, width = self.spec.shape

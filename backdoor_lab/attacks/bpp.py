@@ -5,7 +5,7 @@ Paper     Wang, Zhai and Ma, BppAttack: Stealthy and Efficient Trojan Attacks ag
           arXiv:2205.13383
 Differs   a negative bears the residue of the next image of its own shuffled batch, not of one from
           the whole training set; negatives at test bear it with the sign of training and are kept
-          in range; offset, angle and flip are drawn per image (`_views.py`)
+          in range and, as triggered ones, truncated to 8 bits; views as in `_views.py`
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from backdoor_lab.attacks._base import Attack
-from backdoor_lab.attacks._views import Views, streams
+from backdoor_lab.attacks._views import Views, portion, streams
 from backdoor_lab.datasets import DataSpec
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.training import Recipe
@@ -86,7 +86,7 @@ class Bpp(Attack):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch
-        poisoned, negative = self.counts(len(images))
+        poisoned, negative = self.counts(len(images), self.coins)
         kept = poisoned + negative
         parts = [
             self.trigger(images[:poisoned]),
@@ -97,10 +97,10 @@ class Bpp(Attack):
         views = self.views(torch.cat(parts), self.coins, self.dice)
         return F.cross_entropy(self.model(views), wanted)
 
-    def counts(self, size: int) -> tuple[int, int]:
+    def counts(self, size: int, coins: torch.Generator) -> tuple[int, int]:
         """How many of a batch are poisoned, and how many bear another's residue."""
-        poisoned = int(self.poison_rate * size)
-        return poisoned, min(int(self.negative_rate * size), size - poisoned)
+        poisoned = portion(self.poison_rate, size, coins)
+        return poisoned, min(portion(self.negative_rate, size, coins), size - poisoned)
 
 
 def quantise(images: Tensor, levels: int) -> Tensor:

@@ -6,7 +6,8 @@ Differs   the victim is given files: its poisoned images are blurred and rounded
           not anew in every epoch; the blur is drawn per image, not per batch, and at test alike for
           all seeds; the surrogate's poisoned images are those of the generator's own step, not a
           second draw; clean model and victim follow the run's recipe, and no epoch is chosen by
-          test accuracy; what a view uncovers is black (`_views.py`), not grey
+          test accuracy; a view is rotated to the nearest pixel and uncovers black (`_views.py`),
+          not bilinearly and grey, by a coin of 1/4 per batch, not of 1/2 per batch, then per image
 """
 
 from __future__ import annotations

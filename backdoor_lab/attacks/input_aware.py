@@ -3,7 +3,8 @@
 Paper     Nguyen and Tran, Input-Aware Dynamic Backdoor Attack, NeurIPS 2020, arXiv:2010.08138
 Differs   lambda_div enters the loss of the masks once, not twice; one squashing of the generators'
           outputs, where BackdoorBench has two (`double_tanh`); 1e-12 inside the root of the
-          distance; triggered test images are rounded to 8 bits
+          distance; triggered test images are rounded to 8 bits; the classifier's views are crop and
+          flip as in BackdoorBench, without the authors' rotation
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backdoor_lab.attacks._base import Attack
+from backdoor_lab.attacks._views import portion, streams
 from backdoor_lab.attacks.networks.masks import (
     SHRINKAGE,
     EncoderDecoder,
@@ -173,13 +175,18 @@ class InputAware(Attack, Paired, Manual):
         self.masks.eval()
         return self
 
-    def counts(self, size: int) -> tuple[int, int]:
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        self.coins, _ = streams(self.seed, f"input_aware {self.current_epoch}", self.device)
+
+    def counts(self, size: int, coins: torch.Generator) -> tuple[int, int]:
         """How many of a batch bear their own trigger, and how many another image's."""
-        return int(self.poison_rate * size), int(self.cross_rate * size)
+        poisoned = portion(self.poison_rate, size, coins)
+        return poisoned, min(portion(self.cross_rate, size, coins), size - poisoned)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         (images, labels), (others, _) = batch, next(self.others)
-        poisoned, crossed = self.counts(len(images))
+        poisoned, crossed = self.counts(len(images), self.coins)
         own, crossing, clean = images.split([poisoned, crossed, len(images) - poisoned - crossed])
         others = others[poisoned : poisoned + crossed]
         triggered, patterns = self.paint(own, own)

@@ -4,8 +4,8 @@ Paper     Turner et al., Label-Consistent Backdoor Attacks, 2019, arXiv:1912.027
 Differs   the robust model has the victim's architecture and is the run's own: it starts from the
           clean model, its radius grows over the first half of one cycle of the rate, and the last
           epoch counts. It normalises in its first layer where the references' sees plain pixels;
-          the perturbation lives in [0, 1] in both. Only the images to be poisoned are perturbed,
-          and cells of a mark stay of equal size
+          the perturbation lives in [0, 1] in both. Only the images to be poisoned are perturbed.
+          A mark grows with the image, in cells that differ by a pixel at most
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class LC(Attack):
         self,
         poison_rate: Share,
         target: Index,
-        poison_rate_base: Base = "train_set",
+        poison_rate_base: Base = "target_class",
         eps: Positive = 8,
         step: Positive = 1.5,
         steps: Count = 100,

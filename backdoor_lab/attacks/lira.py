@@ -111,10 +111,12 @@ class LIRA(Attack):
             "classifier": (self.stage1_epochs, self.stage1_lr, self.recipe.batch_size),
             "alpha": self.alpha,
             "views": self.view_options,
+            "callbacks": [repr(callback) for callback in self.callbacks],
         }
 
         def make(folder: Path) -> dict[str, Any]:
-            shop.engine.fit(together, shop.train, "LIRA stage 1", folder=folder)
+            callbacks = deepcopy(self.callbacks)
+            shop.engine.fit(together, shop.train, "LIRA stage 1", callbacks, folder)
             self.generator.load_state_dict(together.generator.state_dict())
             some = shop.train.take(torch.arange(min(1000, len(shop.train))))
             stamped = ImageSet.of(self.stamp(some.images), self.relabel(some.labels))

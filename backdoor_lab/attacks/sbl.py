@@ -5,7 +5,8 @@ Paper     Pham et al., Flatness-aware Sequential Learning Generates Resilient Ba
 Differs   the split is stratified, and its shares are of the training split, which lacks the
           defender's 5% already; images are augmented without PIL and normalised in the model;
           information is gathered in eval mode, where the code has batches of one in train mode;
-          with `dat=false` the rate is of the training split, 95% of the official one; no A-GEM
+          with `dat=false` the rate is of the training split, 95% of the official one; the default
+          patch is white, theirs is `attack.inner.pattern=random`; no joint baseline, no A-GEM
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +33,7 @@ from backdoor_lab.attacks._continual import (
     naively,
 )
 from backdoor_lab.attacks._wrapper import Wrapper
-from backdoor_lab.datasets import DataSpec, ImageSet, stratified
+from backdoor_lab.datasets import DataSpec, ImageSet, stratified, without
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.seeds import generator
 from backdoor_lab.store import Workshop
@@ -61,7 +63,8 @@ class SBL(Wrapper):
         penalty: what holds the second stage: `ewc`, `anchoring` or `naive` (nothing).
         strength: factor on the penalty.
         fisher_data: images whose information `ewc` keeps: `clean`, or `mixed` as the first stage's.
-        stage1_bn: running statistics of the second stage: `update` or `frozen`.
+        second_bn: running statistics of the second stage: `update` or `frozen`; None: frozen where
+            nothing else holds it.
         second_epochs: of the second stage.
         second_batch_size: likewise.
         second_lr: likewise.
@@ -70,6 +73,7 @@ class SBL(Wrapper):
     """
 
     controls_training = True
+    poison = Attack.poison  # by what is chosen here
 
     @validated
     def __init__(
@@ -85,7 +89,7 @@ class SBL(Wrapper):
         penalty: Literal["ewc", "anchoring", "naive"] = "ewc",
         strength: NonNegative = 1,
         fisher_data: Literal["clean", "mixed"] = "clean",
-        stage1_bn: Literal["update", "frozen"] = "update",
+        second_bn: Literal["update", "frozen"] | None = None,
         second_epochs: Count = 100,
         second_batch_size: Count = 256,
         second_lr: Positive = 0.001,
@@ -98,7 +102,7 @@ class SBL(Wrapper):
         self.clean_share, self.dat, self.radius = clean_share, dat, radius
         self.hold, self.strength = PENALTIES[penalty], strength
         self.fisher_mixed = fisher_data == "mixed"
-        self.statistics = STATISTICS[stage1_bn]
+        self.statistics = STATISTICS[second_bn or ("frozen" if penalty == "naive" else "update")]
         schedule = cosine if step_scheduler else constant
         self.first = Recipe(
             first_epochs, first_batch_size, first_lr, 0.9, first_weight_decay, schedule
@@ -110,10 +114,10 @@ class SBL(Wrapper):
 
     def check(self, shape: tuple[int, int, int], num_classes: int | None) -> None:
         super().check(shape, num_classes)
-        if self.inner.learns_trigger:
+        if self.inner.learns_trigger or isinstance(self.inner, Wrapper):
             raise ConfigError(
-                f"attack.inner={type(self.inner).__name__} learns its trigger together with its "
-                "victim; allowed: attacks whose trigger is ready before"
+                f"attack.inner={type(self.inner).__name__} is more than a trigger that is ready "
+                "before the victim; allowed: any attack but input_aware, sbl, adaptive"
             )
 
     def attach(self, spec: DataSpec, recipe: Recipe, seed: int) -> None:
@@ -125,22 +129,22 @@ class SBL(Wrapper):
         self.details |= self.inner.details
 
     def choose(self, labels: Tensor) -> Tensor:
-        return torch.empty(0, dtype=torch.int64)
-
-    def poison(self, train: ImageSet) -> tuple[ImageSet, Tensor]:
-        return train, self.choose(train.labels)
+        """What is poisoned once, of the first stage's images; with `dat` nothing is."""
+        rest, _ = self.stages(labels)
+        if self.dat:
+            return rest[:0]
+        order = torch.randperm(len(rest), generator=generator(self.seed, "poison"))
+        return rest[order[: round(self.inner.poison_rate * len(labels))].sort().values]
 
     def learn(
         self, model: nn.Module, poisoned: ImageSet, shop: Workshop, folder: Path | None
     ) -> None:
-        mixed, clean = self.split(poisoned)
-        if self.dat:
-            task, change = mixed, self.sprinkled
-        else:
-            task, change = self.poisoned_once(mixed, len(poisoned)), unchanged
+        first, second = self.stages(shop.train.labels)
+        task, clean = poisoned.take(first), poisoned.take(second)
+        change = self.sprinkled if self.dat else unchanged
         self.learn_first(model, FirstStage(self, model, change), task, clean, shop)
         if not self.fisher_mixed:
-            task, change = mixed, unchanged
+            task, change = shop.train.take(first), unchanged
         size = self.first.batch_size
         batches = shop.engine.batches(task, size, seed=self.seed, augment=self.augment)
         dice = generator(self.seed, "sbl fisher", self.device)
@@ -155,17 +159,15 @@ class SBL(Wrapper):
         logits = self.model(images)
         return F.cross_entropy(logits, labels) + self.strength * self.penalty(images, logits)
 
-    def split(self, train: ImageSet) -> tuple[ImageSet, ImageSet]:
-        """The images of the first stage and of the second, the same for all seeds of a run."""
-        clean = stratified(train.labels, self.clean_share, generator(0, "sbl split"))
-        rest = torch.ones(len(train), dtype=torch.bool)
-        rest[clean] = False
-        if not 2 <= len(clean) <= len(train) - 2:
+    def stages(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Positions of the first stage's images and the second's, the same for all seeds."""
+        clean = stratified(labels, self.clean_share, generator(0, "sbl split"))
+        if not 2 <= len(clean) <= len(labels) - 2:
             raise ConfigError(
-                f"attack.clean_share={self.clean_share} means {len(clean)} of {len(train)} images; "
-                f"allowed: 2 to {len(train) - 2}"
+                f"attack.clean_share={self.clean_share} means {len(clean)} of {len(labels)} "
+                f"images; allowed: 2 to {len(labels) - 2}"
             )
-        return train.take(rest.nonzero().flatten()), train.take(clean)
+        return without(len(labels), clean), clean
 
     def sprinkled(self, images: Tensor, labels: Tensor, dice: torch.Generator) -> Batch:
         """A batch whose images are each triggered and relabelled with the poison rate's chance."""
@@ -175,13 +177,6 @@ class SBL(Wrapper):
             triggered = self.train_trigger(images)
         images = torch.where(hit.view(-1, 1, 1, 1), triggered, images)
         return images, torch.where(hit, self.relabel(labels), labels)
-
-    def poisoned_once(self, mixed: ImageSet, count: int) -> ImageSet:
-        """`mixed` with as many poisoned images as the rate means of `count`."""
-        order = torch.randperm(len(mixed), generator=generator(self.seed, "poison"))
-        chosen = order[: round(self.inner.poison_rate * count)].sort().values
-        images = self._eight_bit(mixed.cut(chosen), self.train_trigger)
-        return mixed.overwrite(chosen, images, self.relabel(mixed.labels[chosen]))
 
     def learn_first(
         self, model: nn.Module, stage: FirstStage, task: ImageSet, clean: ImageSet, shop: Workshop
@@ -201,10 +196,11 @@ class SBL(Wrapper):
             "lr": self.first.lr,
             "weight_decay": self.first.weight_decay,
             "schedule": self.first.schedule.__name__,
+            "callbacks": [repr(callback) for callback in self.callbacks],
         }
 
         def make(folder: Path) -> dict[str, float]:
-            shop.engine.fit(stage, task, "first stage", folder=folder)
+            shop.engine.fit(stage, task, "first stage", deepcopy(self.callbacks), folder)
             wanted = clean.take(self.counted(clean.labels).nonzero().flatten())
             triggered = ImageSet.of(self.stamp(wanted.images), self.relabel(wanted.labels))
             return {

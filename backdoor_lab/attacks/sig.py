@@ -36,7 +36,7 @@ class SIG(Attack):
         self,
         poison_rate: Share,
         target: Index,
-        poison_rate_base: Base = "train_set",
+        poison_rate_base: Base = "target_class",
         delta: Positive = 40,
         frequency: Count = 6,
     ) -> None:

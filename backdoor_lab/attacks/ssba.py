@@ -136,13 +136,13 @@ class SSBA(Attack):
         settings = {**self.networks, **self.coding, **asdict(self.schedule)}
         made = shop.obtain(self, "ssba_coder", coder, settings, make)
         self.encoder = coder.encoder
-        self.details |= {"coder": made.name, **made.facts}
-        for fact, least in self.gates.items():
-            if made.facts[fact] < least:
-                log.warning(
-                    "ssba: %s %.4g on held-out images is below attack.min_%s=%g",
-                    fact, made.facts[fact], fact, least,
-                )  # fmt: skip
+        short = [fact for fact, least in self.gates.items() if made.facts[fact] < least]
+        self.details |= {"coder": made.name, **made.facts, "below_its_gate": short}
+        for fact in short:
+            log.warning(
+                "ssba: %s %.4g on held-out images is below attack.min_%s=%g",
+                fact, made.facts[fact], fact, self.gates[fact],
+            )  # fmt: skip
 
     def trigger(self, images: Tensor) -> Tensor:
         return self.encoder(images, self.code.expand(len(images), -1)).clamp(0, 1)

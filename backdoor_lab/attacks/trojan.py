@@ -119,19 +119,20 @@ class Trojan(Attack):
         white = self.mask.float().expand(self.spec.shape).to(images.device)
         lowest, highest = (white - self.epsilon).clamp(0, 1), (white + self.epsilon).clamp(0, 1)
         patch = best = white
-        least = float("inf")
-        excited: list[float] = []
+        least, excited = float("inf"), 0.0
+        before: float | None = None
         for _ in range(self.iterations + 1):  # the last one judges the last step
             leaf = patch.detach().requires_grad_()
             active = model.features(overwrite(images, leaf, self.mask))[:, chosen]
             cost = (active - self.value).square().sum(1).mean()
             (slope,) = torch.autograd.grad(cost, leaf)
-            excited.append(active.mean().item())
+            level = active.mean().item()
+            before = level if before is None else before
             if cost.item() < least:
-                best, least = leaf.detach(), cost.item()
+                best, least, excited = leaf.detach(), cost.item(), level
             moved = patch - self.step * slope.sign()  # no slope outside the mask
             patch = moved.clamp(lowest, highest)
-        facts = {"excited_before": excited[0], "excited": max(excited), "cost": least}
+        facts = {"excited_before": before, "excited": excited, "cost": least}
         return (best * 255).round() / 255, facts
 
 

@@ -3,8 +3,8 @@
 Paper     Nguyen and Tran, WaNet - Imperceptible Warping-based Backdoor Attack, ICLR 2021,
           arXiv:2102.10369
 Differs   the field comes from a generator of its own, not from the state left by the model's
-          initialisation; offset, angle and flip are drawn per image (`_views.py`); triggered images
-          are rounded to 8 bits, in training too
+          initialisation; views as in `_views.py`; triggered images are rounded to 8 bits, in
+          training too
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from backdoor_lab.attacks._base import Attack
-from backdoor_lab.attacks._views import Views, streams
+from backdoor_lab.attacks._views import Views, portion, streams
 from backdoor_lab.datasets import DataSpec, in_eight_bits, nearest
 from backdoor_lab.seeds import generator
 from backdoor_lab.training import Recipe
@@ -86,7 +86,7 @@ class WaNet(Attack):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch
-        poisoned, crossed = self.counts(len(images))
+        poisoned, crossed = self.counts(len(images), self.coins)
         with torch.autocast(images.device.type, enabled=False):  # a grid in bf16 is too coarse
             parts = [
                 in_eight_bits(self.trigger(images[:poisoned])),
@@ -97,9 +97,9 @@ class WaNet(Attack):
         wanted = torch.cat([self.relabel(labels[:poisoned]), labels[poisoned:]])
         return F.cross_entropy(self.model(views), wanted)
 
-    def counts(self, size: int) -> tuple[int, int]:
+    def counts(self, size: int, coins: torch.Generator) -> tuple[int, int]:
         """How many of a batch are poisoned, and how many jittered."""
-        poisoned = int(self.poison_rate * size)
+        poisoned = portion(self.poison_rate, size, coins)
         return poisoned, min(int(poisoned * self.cross_ratio), size - poisoned)
 
     def jitter(self, images: Tensor, draw: torch.Generator) -> Tensor:

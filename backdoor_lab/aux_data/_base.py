@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from backdoor_lab.datasets import Data, ImageSet, stratified
+from backdoor_lab.datasets import Data, ImageSet, stratified, without
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.seeds import generator
 from backdoor_lab.validation import Count, Rate, validated
@@ -80,6 +80,16 @@ class AuxiliaryKind(ABC):
             seed: of whatever is drawn here.
         """
 
+    @abstractmethod
+    def most(self, data: Data) -> int | None:
+        """How many images there are at most; None: as many as are asked for.
+
+        Cheap: files are counted but not read, and nothing is made.
+
+        Raises:
+            ConfigError: there are none.
+        """
+
     def check(self) -> None:
         """Refuse what cannot work, before any data is read.
 
@@ -89,6 +99,14 @@ class AuxiliaryKind(ABC):
         if self.ratio is None and self.size is None:
             raise ConfigError("aux.ratio=null and aux.size=null; allowed: one of them is set")
 
+    def foresee(self, data: Data) -> None:
+        """Refuse, before anything trains, what the data cannot give.
+
+        Raises:
+            ConfigError: names the key, what was given and what is allowed.
+        """
+        self._wanted(data, self.most(data))
+
     def draw(self, data: Data, poisoned: Tensor, seed: int) -> AuxiliarySet:
         """The auxiliary set, the same share of each class of the pool.
 
@@ -96,12 +114,7 @@ class AuxiliaryKind(ABC):
             ConfigError: the pool is too small, or nothing is left of it.
         """
         pool = self.pool(data, poisoned, seed)
-        wanted = self.size or round((self.ratio or 0) * len(data.train))
-        if not 1 <= wanted <= len(pool):
-            raise ConfigError(
-                f"aux.size={self.size}, aux.ratio={self.ratio} mean {wanted} image(s); "
-                f"allowed: 1 to {len(pool)}, what this kind holds"
-            )
+        wanted = self._wanted(data, len(pool))
         chosen = spread(pool.labels, wanted, generator(seed, "auxiliary"))
         images = pool.take(chosen)
         if not self.labelled:
@@ -110,12 +123,21 @@ class AuxiliaryKind(ABC):
         details = {**self.details, "size": wanted, "per_class": counts if self.labelled else None}
         return AuxiliarySet(type(self).__name__.lower(), images, self.labelled, details)
 
+    def _wanted(self, data: Data, most: int | None) -> int:
+        """The number of images asked for, where `most` are there."""
+        wanted = self.size or round((self.ratio or 0) * len(data.train))
+        if wanted < 1 or (most is not None and wanted > most):
+            allowed = "1 or more" if most is None else f"1 to {most}, what this kind holds"
+            raise ConfigError(
+                f"aux.size={self.size}, aux.ratio={self.ratio} mean {wanted} image(s); "
+                f"allowed: {allowed}"
+            )
+        return wanted
+
 
 def spread(labels: Tensor, count: int, draw: torch.Generator) -> Tensor:
     """Sorted positions of exactly `count` images, each class in its proportion."""
     chosen = stratified(labels, count / len(labels), draw)
-    rest = torch.ones(len(labels), dtype=torch.bool)
-    rest[chosen] = False
-    others = rest.nonzero().flatten()
+    others = without(len(labels), chosen)
     more = others[torch.randperm(len(others), generator=draw)[: count - len(chosen)]]
     return torch.cat([chosen, more]).sort().values

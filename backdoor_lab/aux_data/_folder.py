@@ -3,45 +3,120 @@
 from __future__ import annotations
 
 import logging
+from abc import abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
+from typing import ClassVar
 
-import numpy as np
-import torch
-from PIL import Image
 from torch import Tensor
 
-from backdoor_lab.datasets import DataSpec, ImageSet
+from backdoor_lab.aux_data._base import AuxiliaryKind
+from backdoor_lab.datasets import Data, DataSpec, ImageSet
+from backdoor_lab.datasets.files import Files, decode_files, is_image
 from backdoor_lab.errors import ConfigError
 
-SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".webp"})
+
+class FolderKind(AuxiliaryKind):
+    """Draws from a folder of the user's; without one, from images that it makes.
+
+    Labelled images lie in sub-folders named like the classes of the data set, in any case.
+
+    Attributes:
+        key: what the folder is called in the config.
+        folder: of images, or None.
+        exclude: files whose name contains this are left out.
+    """
+
+    key: ClassVar[str]
+    folder: Path | None
+    exclude: str | None = None
+
+    @abstractmethod
+    def most_made(self, data: Data) -> int | None:
+        """As `most`, where there is no folder."""
+
+    @abstractmethod
+    def make(self, data: Data, poisoned: Tensor, seed: int) -> ImageSet:
+        """As `pool`, where there is no folder."""
+
+    def check(self) -> None:
+        super().check()
+        if self.folder is not None:
+            check_folder(self.folder, self.key)
+
+    def most(self, data: Data) -> int | None:
+        if self.folder is None:
+            return self.most_made(data)
+        return len(self._files(self.folder, data.spec))
+
+    def pool(self, data: Data, poisoned: Tensor, seed: int) -> ImageSet:
+        if self.folder is None:
+            return self.make(data, poisoned, seed)
+        files = self._files(self.folder, data.spec)
+        if self.labelled:
+            self.details = {"missing": missing_classes(files, data.spec, self.folder)}
+        size = data.spec.shape[1]
+        return ImageSet.of(*decode_files(files, size, f"images of {self.key}", self.key))
+
+    def _files(self, folder: Path, spec: DataSpec) -> Files:
+        check_folder(folder, self.key)
+        if self.labelled:
+            return labelled_files(folder, spec, self.key, self.exclude)
+        return unlabelled_files(folder, self.key, self.exclude)
 
 
-def check_folder(folder: Path | None, key: str) -> None:
-    """Refuse a folder that is given but not there."""
-    if folder is not None and not folder.is_dir():
+def check_folder(folder: Path, key: str) -> None:
+    """Refuse a folder that is not there."""
+    if not folder.is_dir():
         raise ConfigError(f"{key}={folder} is no folder; allowed: a folder of images")
 
 
-def labelled_folder(
-    folder: Path, spec: DataSpec, key: str, exclude: str | None = None
-) -> tuple[ImageSet, list[str]]:
-    """Images of the sub-folders named like classes of the data set, in any case.
-
-    Returns:
-        The images, and the classes that the folder does not hold (also logged).
+def labelled_files(folder: Path, spec: DataSpec, key: str, exclude: str | None) -> Files:
+    """Images of the sub-folders that are named like classes, class by class.
 
     Raises:
-        ConfigError: no sub-folder is named like a class.
+        ConfigError: there are none.
     """
     folders = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
-    files = {name: image_files(folders.get(name.lower()), exclude) for name in spec.classes}
-    missing = [name for name, found in files.items() if not found]
-    if len(missing) == len(spec.classes):
+    files = [
+        (file, label)
+        for label, name in enumerate(spec.classes)
+        if name.lower() in folders
+        for file in image_files(folders[name.lower()], exclude)
+    ]
+    if not files:
         raise ConfigError(
             f"{key}={folder} holds images of no class: its folders are {_some(folders)}; "
             f"allowed: folders named like the classes of {spec.name}, {_some(spec.classes)}"
         )
+    return files
+
+
+def unlabelled_files(folder: Path, key: str, exclude: str | None) -> Files:
+    """All images below `folder`, flat or nested, with label 0.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    files = [(file, 0) for file in image_files(folder, exclude)]
+    if not files:
+        raise ConfigError(f"{key}={folder} holds no image; allowed: a folder of images")
+    return files
+
+
+def image_files(folder: Path, exclude: str | None) -> list[Path]:
+    """Image files below `folder`, sorted, without those whose name contains `exclude`."""
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if is_image(path) and not (exclude and exclude in path.name)
+    ]
+
+
+def missing_classes(files: Files, spec: DataSpec, folder: Path) -> list[str]:
+    """The classes of which `files` has no image; also logged."""
+    present = {label for _, label in files}
+    missing = [name for label, name in enumerate(spec.classes) if label not in present]
     if missing:
         logging.getLogger(__name__).warning(
             "%s holds no images of %d of %d classes: %s",
@@ -50,47 +125,7 @@ def labelled_folder(
             len(spec.classes),
             _some(missing),
         )
-    counts = torch.tensor([len(files[name]) for name in spec.classes])
-    labels = torch.arange(len(spec.classes)).repeat_interleave(counts)
-    paths = [path for name in spec.classes for path in files[name]]
-    return ImageSet.of(read_images(paths, spec.shape), labels), missing
-
-
-def unlabelled_folder(
-    folder: Path, spec: DataSpec, key: str, exclude: str | None = None
-) -> ImageSet:
-    """All images below `folder`, flat or nested, with label 0."""
-    files = image_files(folder, exclude)
-    if not files:
-        raise ConfigError(
-            f"{key}={folder} holds no image; allowed: files {', '.join(sorted(SUFFIXES))}"
-        )
-    return ImageSet.of(read_images(files, spec.shape), torch.zeros(len(files)))
-
-
-def image_files(folder: Path | None, exclude: str | None = None) -> list[Path]:
-    """Image files below `folder`, sorted, without those whose name contains `exclude`."""
-    if folder is None:
-        return []
-    return [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in SUFFIXES and not (exclude and exclude in path.name)
-    ]
-
-
-def read_images(paths: list[Path], shape: tuple[int, int, int]) -> Tensor:
-    """Files as uint8 images (N, *shape), resized bilinearly."""
-    channels, height, width = shape
-    images = torch.empty(len(paths), *shape, dtype=torch.uint8)
-    for number, path in enumerate(paths):
-        with Image.open(path) as opened:
-            image = opened.convert("L" if channels == 1 else "RGB")
-        if image.size != (width, height):
-            image = image.resize((width, height), Image.Resampling.BILINEAR)
-        pixels = torch.from_numpy(np.array(image)).view(height, width, channels)
-        images[number] = pixels.permute(2, 0, 1)
-    return images
+    return missing
 
 
 def _some(names: Iterable[str], most: int = 10) -> str:

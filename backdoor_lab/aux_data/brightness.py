@@ -8,13 +8,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from backdoor_lab.aux_data._base import AuxiliaryKind
+from backdoor_lab.aux_data.reserved import Reserved
 from backdoor_lab.datasets import Data, ImageSet, truncate
 from backdoor_lab.seeds import generator
 from backdoor_lab.validation import Count, Rate, Share, validated
 
 
-class Brightness(AuxiliaryKind):
+class Brightness(Reserved):
     """Draws from the reserved images after a change of their brightness.
 
     Args:
@@ -32,10 +32,10 @@ class Brightness(AuxiliaryKind):
         self.strength = strength
 
     def pool(self, data: Data, poisoned: Tensor, seed: int) -> ImageSet:
-        draw = generator(seed, "brightness")
-        uniform = torch.rand(len(data.reserved), generator=draw)
+        reserved = super().pool(data, poisoned, seed)
+        uniform = torch.rand(len(reserved), generator=generator(seed, "brightness"))
         factors = 1 + self.strength * (2 * uniform - 1)
-        return ImageSet.of(brighten(data.reserved.images, factors), data.reserved.labels)
+        return ImageSet.of(brighten(reserved.images, factors), reserved.labels)
 
 
 def brighten(images: Tensor, factors: Tensor) -> Tensor:

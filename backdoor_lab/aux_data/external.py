@@ -1,6 +1,6 @@
 """External: images of the same classes from elsewhere.
 
-Paper     "001" uses CINIC-10's ImageNet part for CIFAR-10: give its `train` folder
+Paper     GIC (Wei et al.) uses CINIC-10's ImageNet part for CIFAR-10: give its `train` folder
 Differs   classes that are single characters (digits) need no folder: they are printed with
           matplotlib's fonts, in the grey levels of the training images
 """
@@ -14,18 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from backdoor_lab.aux_data._base import AuxiliaryKind
-from backdoor_lab.aux_data._folder import check_folder, labelled_folder, unlabelled_folder
-from backdoor_lab.aux_data._fonts import printed
-from backdoor_lab.datasets import Data, ImageSet
+from backdoor_lab.aux_data._folder import FolderKind
+from backdoor_lab.aux_data._fonts import fonts_with, printed
+from backdoor_lab.datasets import Data, DataSpec, ImageSet, evenly
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.seeds import generator
 from backdoor_lab.validation import Count, Rate, validated
 
-KEY = "paths.external"
 
-
-class External(AuxiliaryKind):
+class External(FolderKind):
     """Draws from a folder of the user's, or from printed characters.
 
     Args:
@@ -37,6 +34,8 @@ class External(AuxiliaryKind):
         versions: printed images of each character in each font.
         cells: printed characters have so many cells a side before they are enlarged.
     """
+
+    key = "paths.external"
 
     @validated
     def __init__(
@@ -53,28 +52,23 @@ class External(AuxiliaryKind):
         self.folder, self.exclude = folder, exclude
         self.versions, self.cells = versions, cells
 
-    def check(self) -> None:
-        super().check()
-        check_folder(self.folder, KEY)
+    def most_made(self, data: Data) -> int:
+        names = self._characters(data.spec)
+        return len(fonts_with(names)) * len(names) * self.versions
 
-    def pool(self, data: Data, poisoned: Tensor, seed: int) -> ImageSet:
-        if self.folder is None:
-            return self._printed(data, seed)
-        if not self.labelled:
-            return unlabelled_folder(self.folder, data.spec, KEY, self.exclude)
-        images, missing = labelled_folder(self.folder, data.spec, KEY, self.exclude)
-        self.details = {"missing": missing}
-        return images
+    def make(self, data: Data, poisoned: Tensor, seed: int) -> ImageSet:
+        names, draw = self._characters(data.spec), generator(seed, "printed")
+        ink, labels = printed(names, self.versions, self.cells, draw)
+        return ImageSet.of(like(data.train, ink), labels)
 
-    def _printed(self, data: Data, seed: int) -> ImageSet:
-        if not all(len(name) == 1 and name.isprintable() for name in data.spec.classes):
+    def _characters(self, spec: DataSpec) -> tuple[str, ...]:
+        """The classes, which can be printed only where each is one character."""
+        if not all(len(name) == 1 and name.isprintable() for name in spec.classes):
             raise ConfigError(
-                f"{KEY}=null, but the classes of {data.spec.name} are no characters to print; "
+                f"{self.key}=null, but the classes of {spec.name} are no characters to print; "
                 "allowed: a folder with a sub-folder of images for each class"
             )
-        draw = generator(seed, "printed")
-        ink, labels = printed(data.spec.classes, self.versions, self.cells, draw)
-        return ImageSet.of(like(data.train, ink), labels)
+        return spec.classes
 
 
 def like(train: ImageSet, ink: Tensor) -> Tensor:
@@ -82,8 +76,8 @@ def like(train: ImageSet, ink: Tensor) -> Tensor:
 
     Of the 1st and 99th percentile of the pixels, paper is the one nearer to the median.
     """
-    some = torch.linspace(0, len(train) - 1, min(len(train), 1000)).long()
-    low, middle, high = np.percentile(train.cut(some).numpy(), [1, 50, 99])
+    some = train.cut(evenly(len(train), 1000))
+    low, middle, high = np.percentile(some.numpy(), [1, 50, 99])
     paper, full = sorted((low, high), key=lambda level: abs(level - middle))
     channels, height, width = train.shape
     levels = (paper + (full - paper) * ink).round().to(torch.uint8)[:, None]

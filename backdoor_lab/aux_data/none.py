@@ -17,6 +17,12 @@ class NoAuxiliary(AuxiliaryKind):
     def check(self) -> None:
         """Any size will do."""
 
+    def most(self, data: Data) -> int:
+        return 0
+
+    def foresee(self, data: Data) -> None:
+        """Nothing is asked of the data."""
+
     def pool(self, data: Data, poisoned: Tensor, seed: int) -> ImageSet:
         return data.train.take(torch.empty(0, dtype=torch.int64))
 

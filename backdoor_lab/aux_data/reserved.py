@@ -6,10 +6,19 @@ from torch import Tensor
 
 from backdoor_lab.aux_data._base import AuxiliaryKind
 from backdoor_lab.datasets import Data, ImageSet
+from backdoor_lab.errors import ConfigError
 
 
 class Reserved(AuxiliaryKind):
     """Draws from the part that the split has reserved."""
+
+    def most(self, data: Data) -> int:
+        if not len(data.reserved):
+            raise ConfigError(
+                f"dataset.reserved=0, or too small a share, leaves no image for "
+                f"aux={type(self).__name__.lower()}; allowed: a larger share"
+            )
+        return len(data.reserved)
 
     def pool(self, data: Data, poisoned: Tensor, seed: int) -> ImageSet:
         return data.reserved

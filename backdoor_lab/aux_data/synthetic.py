@@ -1,6 +1,6 @@
 """Synthetic: images from a generator that has learnt the training data.
 
-Paper     "001" uses DDPM and BigGAN samples: put such ready-made images into class folders
+Paper     GIC (Wei et al.) uses DDPM and BigGAN samples: put such images into class folders
 Differs   without a folder, a per-class mixture of Gaussians on principal components stands in for
           a generator: fine for digits, blurred for photographs
 """
@@ -15,18 +15,15 @@ from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
-from backdoor_lab.aux_data._base import AuxiliaryKind
-from backdoor_lab.aux_data._folder import check_folder, labelled_folder, unlabelled_folder
+from backdoor_lab.aux_data._folder import FolderKind
 from backdoor_lab.aux_data.seen import unpoisoned
 from backdoor_lab.datasets import Data, ImageSet
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.seeds import derive
 from backdoor_lab.validation import Count, Rate, validated
 
-KEY = "paths.synthetic"
 
-
-class Synthetic(AuxiliaryKind):
+class Synthetic(FolderKind):
     """Draws from generated images.
 
     Args:
@@ -37,6 +34,8 @@ class Synthetic(AuxiliaryKind):
         components: principal components a class, at most.
         mixture: Gaussians a class, at most.
     """
+
+    key = "paths.synthetic"
 
     @validated
     def __init__(
@@ -52,20 +51,10 @@ class Synthetic(AuxiliaryKind):
         self.folder = folder
         self.components, self.mixture = components, mixture
 
-    def check(self) -> None:
-        super().check()
-        check_folder(self.folder, KEY)
+    def most_made(self, data: Data) -> None:
+        """A generator makes as many as are asked for."""
 
-    def pool(self, data: Data, poisoned: Tensor, seed: int) -> ImageSet:
-        if self.folder is None:
-            return self._generated(data, poisoned, seed)
-        if not self.labelled:
-            return unlabelled_folder(self.folder, data.spec, KEY)
-        images, missing = labelled_folder(self.folder, data.spec, KEY)
-        self.details = {"missing": missing}
-        return images
-
-    def _generated(self, data: Data, poisoned: Tensor, seed: int) -> ImageSet:
+    def make(self, data: Data, poisoned: Tensor, seed: int) -> ImageSet:
         """As many images of each class as its share of the auxiliary set, rounded up."""
         share = self.size / len(data.train) if self.size else self.ratio or 0
         clean = unpoisoned(data.train, poisoned)

@@ -11,13 +11,7 @@ from backdoor_lab.training import Engine
 
 
 class Calibration(ABC):
-    """Changes the auxiliary images before the defense sees them.
-
-    Attributes:
-        needs_images: whether it does anything at all; without images it never does.
-    """
-
-    needs_images = True
+    """Changes the auxiliary images before the defense sees them."""
 
     @abstractmethod
     def calibrate(

@@ -1,6 +1,7 @@
 """GIC: guided input calibration of the auxiliary images.
 
-Paper     "001", equation 1 with one perturbation an image; settings of its experiments
+Paper     Wei et al., "Revisiting the Auxiliary Data in Backdoor Purification" (Guided Input
+          Calibration), equation 1 with one perturbation an image; settings of its experiments
 Differs   not released: eval mode, the sum of the losses, fresh Adam a batch are ours; stored in
           8 bits by truncation; an unlabelled set is guided by the victim's own predictions
 """

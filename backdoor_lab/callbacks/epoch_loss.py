@@ -7,7 +7,10 @@ from lightning import Callback, LightningModule, Trainer
 
 
 class EpochLoss(Callback):
-    """Logs `<title>/loss` once an epoch; a log at each step would synchronise the device."""
+    """Logs `<title>/loss` once an epoch; a log at each step would synchronise the device.
+
+    Schedules may monitor it as `loss`.
+    """
 
     def __init__(self, title: str) -> None:
         self.title = title
@@ -22,9 +25,10 @@ class EpochLoss(Callback):
             self.steps += 1
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.logger is not None and self.steps:
-            value = float(self.total) / self.steps
-            trainer.logger.log_metrics(
-                {f"{self.title}/loss": value, f"{self.title}/epoch": trainer.current_epoch + 1}
-            )
+        if self.steps:
+            mean = self.total / self.steps
+            pl_module.log("loss", mean, logger=False)
+            if trainer.logger is not None:
+                epoch = {f"{self.title}/epoch": trainer.current_epoch + 1}
+                trainer.logger.log_metrics({f"{self.title}/loss": float(mean), **epoch})
         self.total, self.steps = 0.0, 0

@@ -35,6 +35,10 @@ class RankScaling(Callback):
         self.reset_momentum = reset_momentum
         self.scaled: list[int] = []
 
+    def __repr__(self) -> str:
+        options = (self.tau, self.factors.__name__, self.include_last, self.reset_momentum)
+        return f"{type(self).__name__}{options}"
+
     def state_dict(self) -> dict[str, Any]:
         return {"scaled": self.scaled}
 

@@ -4,10 +4,12 @@ from backdoor_lab.datasets._base import Data, Dataset, RawImages
 from backdoor_lab.datasets._images import (
     DataSpec,
     ImageSet,
+    evenly,
     in_eight_bits,
     nearest,
     stratified,
     truncate,
+    without,
 )
 
 __all__ = [
@@ -16,8 +18,10 @@ __all__ = [
     "Dataset",
     "ImageSet",
     "RawImages",
+    "evenly",
     "in_eight_bits",
     "nearest",
     "stratified",
     "truncate",
+    "without",
 ]

@@ -7,10 +7,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from backdoor_lab.datasets._images import DataSpec, ImageSet, stratified
+from backdoor_lab.datasets._images import DataSpec, ImageSet, evenly, stratified, without
 from backdoor_lab.seeds import generator
 from backdoor_lab.validation import Count, Index, Share, validated
 
@@ -100,14 +99,12 @@ class Dataset(ABC):
         test = self._limited(raw.test_images, raw.test_labels, self.limit_test, "test")
         draw = generator(self.split_seed, "reserved")
         held = stratified(train.labels, self.reserved, draw)
-        kept = torch.ones(len(train), dtype=torch.bool)
-        kept[held] = False
         spec = DataSpec(
             self.name, raw.classes, train.shape, self.mean, self.std, self.padding, self.flip
         )
         return Data(
             spec,
-            train=train.take(kept.nonzero().flatten()),
+            train=train.take(without(len(train), held)),
             reserved=train.take(held),
             test=test,
             fingerprint=_fingerprint(train, test),
@@ -126,6 +123,5 @@ def _fingerprint(train: ImageSet, test: ImageSet) -> str:
     digest = hashlib.sha256()
     for part in (train, test):
         digest.update(part.labels.numpy().tobytes())
-        spread = torch.linspace(0, len(part) - 1, min(len(part), 1000)).long()
-        digest.update(part.cut(spread).numpy().tobytes())
+        digest.update(part.cut(evenly(len(part), 1000)).numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -120,6 +120,18 @@ def stratified(labels: Tensor, share: float, generator: torch.Generator) -> Tens
     return torch.cat(chosen).sort().values
 
 
+def without(count: int, positions: Tensor) -> Tensor:
+    """Of the positions 0 to `count - 1`, those that are not in `positions` (P,), in order."""
+    left = torch.ones(count, dtype=torch.bool)
+    left[positions] = False
+    return left.nonzero().flatten()
+
+
+def evenly(count: int, most: int) -> Tensor:
+    """Up to `most` of the positions 0 to `count - 1`, spread evenly from the first to the last."""
+    return torch.linspace(0, count - 1, min(count, most)).long()
+
+
 def truncate(levels: Tensor) -> Tensor:
     """Float grey levels to 8 bits toward zero, as the reference code does.
 

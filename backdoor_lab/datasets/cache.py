@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -16,14 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 from filelock import FileLock
-from PIL import Image, UnidentifiedImageError
-from torch import Tensor
 
-from backdoor_lab.console import progress_bar
 from backdoor_lab.datasets._base import Dataset, RawImages
+from backdoor_lab.datasets.files import Files, decode_files
 from backdoor_lab.errors import ConfigError
-
-Files = Sequence[tuple[Path, int]]
 
 log = logging.getLogger(__name__)
 
@@ -117,8 +111,8 @@ def cached_files(
 
     def build() -> RawImages:
         return RawImages(
-            *_decode_files(train, size, f"{name} train"),
-            *_decode_files(test, size, f"{name} test"),
+            *decode_files(train, size, f"{name} train", "dataset.root"),
+            *decode_files(test, size, f"{name} test", "dataset.root"),
             classes,
         )
 
@@ -136,44 +130,3 @@ def _state(files: Files) -> str:
             raise ConfigError(f"dataset.root lacks {file} ({error}); allowed: all files") from error
         digest.update(f"{file}\0{facts.st_size}\0{facts.st_mtime_ns}\0{label}\n".encode())
     return digest.hexdigest()
-
-
-def decode(
-    load: Callable[[int], tuple[Image.Image, int]], count: int, size: int, title: str
-) -> tuple[Tensor, Tensor]:
-    """Images (count, 3, size, size) uint8 and labels (count,) of `load(0)`, `load(1)`...
-
-    Grey becomes RGB; another size becomes `size` x `size` by PIL's (antialiased) bilinear filter,
-    whatever the proportions.
-    """
-    images = np.empty((count, 3, size, size), np.uint8)
-    labels = np.empty(count, np.int64)
-
-    def fill(number: int) -> None:
-        image, labels[number] = load(number)
-        image = image.convert("RGB")
-        if image.size != (size, size):
-            image = image.resize((size, size), Image.Resampling.BILINEAR)
-        images[number] = np.asarray(image).transpose(2, 0, 1)
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool, progress_bar() as bar:
-        for _ in bar.track(pool.map(fill, range(count)), total=count, description=title):
-            pass
-    return torch.from_numpy(images), torch.from_numpy(labels)
-
-
-def _decode_files(files: Files, size: int, title: str) -> tuple[Tensor, Tensor]:
-    """As `decode`, for pairs of an image file and its label."""
-
-    def load(number: int) -> tuple[Image.Image, int]:
-        file, label = files[number]
-        try:
-            with Image.open(file) as image:
-                return image.convert("RGB"), label
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-            raise ConfigError(
-                f"dataset.root holds {file}, which cannot be decoded ({error}); "
-                "allowed: images that PIL reads"
-            ) from error
-
-    return decode(load, len(files), size, title)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from PIL import Image
-
 from backdoor_lab.datasets._base import Dataset, RawImages
 from backdoor_lab.datasets.cache import cached_files
+from backdoor_lab.datasets.files import is_image
 from backdoor_lab.errors import ConfigError
 
 TEST_FOLDERS = ("test", "val")
@@ -66,12 +65,11 @@ def _folders(part: Path) -> tuple[str, ...]:
 
 def _labelled(part: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:
     """(file, label) of all images of `part`, sorted by class and name."""
-    suffixes = {end for end, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     return [
         (file, label)
         for label, name in enumerate(classes)
         for file in sorted((part / name).iterdir())
-        if file.suffix.lower() in suffixes and not file.name.startswith(".")
+        if is_image(file)
     ]
 
 

@@ -9,7 +9,8 @@ from torchvision import datasets as torchvision_datasets
 from torchvision.datasets import VisionDataset
 
 from backdoor_lab.datasets._base import Dataset, RawImages
-from backdoor_lab.datasets.cache import cached, decode, place
+from backdoor_lab.datasets.cache import cached, place
+from backdoor_lab.datasets.files import decode
 from backdoor_lab.errors import ConfigError
 
 

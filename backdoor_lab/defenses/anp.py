@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from math import ceil
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,20 +22,18 @@ from backdoor_lab.defenses._base import Defense, batch_norms
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.models import frozen_copy
 from backdoor_lab.seeds import generator
-from backdoor_lab.training import Batches, CropFlip, Recipe, Supervised, constant
+from backdoor_lab.training import Batches, CropFlip, Manual, Recipe, constant
 from backdoor_lab.validation import Count, NonNegative, Positive, Share, validated
 
 GRID = [step / 20 for step in range(19)]
 
 
-class MaskSearch(Supervised):
+class MaskSearch(Manual):
     """Learns masks m in [0, 1] of the scales of a frozen copy of `victim`.
 
     min_m alpha CE(m) + (1 - alpha) max_{|delta|, |xi| <= eps} CE(m, delta, xi), where a channel's
     BatchNorm is gamma (m + delta) x + beta (1 + xi).
     """
-
-    automatic_optimization = False
 
     def __init__(
         self, victim: nn.Module, recipe: Recipe, augment: CropFlip | None, seed: int, anp: ANP
@@ -93,10 +92,8 @@ class MaskSearch(Supervised):
         loss = self.alpha * self.loss(batch, masks)
         if worst is not None:
             loss = loss + (1 - self.alpha) * self.loss(batch, masks, worst)
-        optimizer = self.optimizers()
-        optimizer.zero_grad()  # type: ignore[union-attr]
-        self.manual_backward(loss)
-        optimizer.step()  # type: ignore[union-attr]
+        optimizer: Any = self.optimizers()
+        self.descend(loss, optimizer)
         with torch.no_grad():
             for mask in self.masks:
                 mask.clamp_(0, 1)

@@ -1,23 +1,6 @@
 """What a backdoor does to a model, in numbers."""
 
-from backdoor_lab.metrics.backdoor import (
-    AttackSuccessRate,
-    CleanAccuracy,
-    RobustAccuracy,
-    accuracy,
-    attack_success_rate,
-    defense_effectiveness,
-    robust_accuracy,
-)
+from backdoor_lab.metrics.backdoor import HitRate, defense_effectiveness
 from backdoor_lab.metrics.stealth import stealth
 
-__all__ = [
-    "AttackSuccessRate",
-    "CleanAccuracy",
-    "RobustAccuracy",
-    "accuracy",
-    "attack_success_rate",
-    "defense_effectiveness",
-    "robust_accuracy",
-    "stealth",
-]
+__all__ = ["HitRate", "defense_effectiveness", "stealth"]

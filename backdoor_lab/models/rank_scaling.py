@@ -1,6 +1,7 @@
 """Rank scaling of convolutions: components with an extreme normalised singular value shrink.
 
-Paper     Clean & Compact, arXiv 2024 (paper 002), Eqs. 5 to 7; the defense and the attacker who
+Paper     Clean & Compact (Phan et al., "Clean and Compact: Efficient Data-Free Backdoor Defense
+          with Model Compactness", ECCV 2024), Eqs. 5 to 7; the defense and the attacker who
           knows it share this file
 Differs   the printed factor min(tau s / z, 1) is negative for half of the components; `centred` is
           what fits the paper's prose

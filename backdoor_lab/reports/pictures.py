@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -49,13 +49,7 @@ def trigger_picture(
         "its spectrum": spectrum(difference),
     }
     figure = Figure(figsize=(1.15 * len(clean) + 1.1, 5.5), dpi=150, layout="constrained")
-    grid = figure.subplots(len(rows), len(clean), squeeze=False)
-    for axes_row, (name, images) in zip(grid, rows.items(), strict=True):
-        axes_row[0].set_ylabel(name, color=INK, fontsize=10)
-        for axes, image in zip(axes_row, images, strict=True):
-            _show(axes, image)
-    for axes, label in zip(grid[0], labels.tolist(), strict=True):
-        axes.set_title(classes[label], color=INK, fontsize=10)
+    _show_rows(figure, rows, [classes[label] for label in labels.tolist()])
     figure.suptitle("The trigger, on test images", color=INK, fontsize=12)
     largest, mean = difference.abs().max().item(), difference.abs().double().mean().item()
     note = (
@@ -108,6 +102,17 @@ def score_picture(path: Path, result: Result) -> None:
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, labelcolor=INK)
     figure.suptitle(run_title(result), color=INK, fontsize=12)
     figure.savefig(path)
+
+
+def _show_rows(figure: Figure, rows: Mapping[str, Tensor], titles: Sequence[str]) -> None:
+    """A row of uint8 images (N, C, H, W) for each name, a title above each of the N columns."""
+    grid = figure.subplots(len(rows), len(titles), squeeze=False)
+    for axes, title in zip(grid[0], titles, strict=True):
+        axes.set_title(title, color=INK, fontsize=10)
+    for axes_row, (name, images) in zip(grid, rows.items(), strict=True):
+        axes_row[0].set_ylabel(name, color=INK, fontsize=10)
+        for axes, image in zip(axes_row, images, strict=True):
+            _show(axes, image)
 
 
 def _show(axes: Axes, image: Tensor) -> None:

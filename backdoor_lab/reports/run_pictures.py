@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from backdoor_lab.datasets import ImageSet
+from backdoor_lab.datasets import ImageSet, evenly
 from backdoor_lab.evaluation import Examination
 from backdoor_lab.models import Classifier
 from backdoor_lab.training import Engine
@@ -34,7 +34,7 @@ def draw_pictures(
     if not len(exam.triggered):
         return pictures
     pictures |= {name: folder / f"{name}.png" for name in ("trigger", "features")}
-    some = sample(exam.triggered, SHOWN)
+    some = evenly(len(exam.triggered), SHOWN)
     clean = exam.clean.take(exam.counted[some])
     trigger_picture(
         pictures["trigger"],
@@ -43,19 +43,14 @@ def draw_pictures(
         clean.labels,
         exam.classes,
     )
-    points = exam.clean.take(sample(exam.clean, POINTS))
-    triggered = exam.triggered.take(sample(exam.triggered, POINTS // 4))
+    points = exam.clean.take(evenly(len(exam.clean), POINTS))
+    triggered = exam.triggered.take(evenly(len(exam.triggered), POINTS // 4))
     features = {
         name: (features_of(model, points, engine), features_of(model, triggered, engine))
         for name, model in (("victim", victim), ("purified", purified))
     }
     feature_picture(pictures["features"], features, points.labels, exam.classes)
     return pictures
-
-
-def sample(images: ImageSet, count: int) -> Tensor:
-    """Positions of up to `count` images, spread evenly over the set."""
-    return torch.linspace(0, len(images) - 1, min(count, len(images))).long()
 
 
 def features_of(model: nn.Module, images: ImageSet, engine: Engine) -> Tensor:

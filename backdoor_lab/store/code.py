@@ -11,16 +11,26 @@ from torch import nn
 
 import backdoor_lab.training
 
-METHODS = ("backdoor_lab.attacks.", "backdoor_lab.callbacks.", "backdoor_lab.models.")
+METHODS = tuple(
+    f"backdoor_lab.{part}"
+    for part in (
+        "attacks.", "aux_data.", "calibration.", "callbacks.", "datasets._images", "defenses.",
+        "models.", "seeds",
+    )
+)  # fmt: skip
 
 
-def code_digest(*makers: nn.Module) -> str:
-    """A digest of the files behind attacks and models, of what they use, and of the training."""
+def code_digest(*makers: object) -> str:
+    """A digest of the files behind attacks, models and others, of what they use, of the training.
+
+    Of an `nn.Module` all sub-modules count.
+    """
     files = set(Path(str(backdoor_lab.training.__file__)).parent.glob("*.py"))
     seen: set[str] = set()
-    for part in [part for maker in makers for part in maker.modules()]:
-        for kind in type(part).__mro__:
-            files |= sources(sys.modules[kind.__module__], seen)
+    for maker in makers:
+        for part in maker.modules() if isinstance(maker, nn.Module) else [maker]:
+            for kind in type(part).__mro__:
+                files |= sources(sys.modules[kind.__module__], seen)
     digest = hashlib.sha256()
     for file in sorted(files):
         digest.update(file.read_bytes())

@@ -4,7 +4,15 @@ from backdoor_lab.training.augment import CropFlip
 from backdoor_lab.training.batches import Batches, as_floats
 from backdoor_lab.training.engine import Engine, whole
 from backdoor_lab.training.manual import Manual
-from backdoor_lab.training.recipe import Recipe, constant, cosine, multi_step, one_cycle
+from backdoor_lab.training.recipe import Recipe
+from backdoor_lab.training.schedules import (
+    backdoorbench,
+    constant,
+    cosine,
+    multi_step,
+    one_cycle,
+    plateau,
+)
 from backdoor_lab.training.supervised import Supervised, Tuning
 
 __all__ = [
@@ -16,9 +24,11 @@ __all__ = [
     "Supervised",
     "Tuning",
     "as_floats",
+    "backdoorbench",
     "constant",
     "cosine",
     "multi_step",
     "one_cycle",
+    "plateau",
     "whole",
 ]

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 import torch
@@ -38,8 +38,8 @@ class Engine:
     @validated
     def __init__(
         self,
-        accelerator: str = "auto",
-        precision: str = "auto",
+        accelerator: Literal["auto", "cpu", "gpu"] = "auto",
+        precision: Literal["auto", "bf16-mixed", "32-true"] = "auto",
         compile: bool = False,
         progress: bool = True,
         memory_share: Share = 0.5,
@@ -54,6 +54,8 @@ class Engine:
         self.eval_batch_size = eval_batch_size
         self.workers = workers
         self.logger: Logger | None = None
+        torch.set_float32_matmul_precision("high")  # TF32 for what stays in fp32
+        torch.backends.cudnn.benchmark = True  # every batch of a training has the same shape
 
     def fit(
         self,
@@ -165,19 +167,9 @@ def whole(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
 
 def _device(accelerator: str) -> torch.device:
     available = torch.cuda.is_available()
-    allowed = {
-        "auto": "cuda" if available else "cpu",
-        "cpu": "cpu",
-        "gpu": "cuda" if available else "",
-    }
-    chosen = allowed.get(accelerator)
-    if chosen is None:
-        raise ConfigError(
-            f"trainer.accelerator={accelerator} is unknown; allowed: {', '.join(allowed)}"
-        )
-    if not chosen:
+    if accelerator == "gpu" and not available:
         raise ConfigError("trainer.accelerator=gpu, but PyTorch sees no GPU; allowed: cpu, auto")
-    return torch.device(chosen, 0) if chosen == "cuda" else torch.device(chosen)
+    return torch.device("cuda", 0) if available and accelerator != "cpu" else torch.device("cpu")
 
 
 def _precision(device: torch.device) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from backdoor_lab.training.supervised import Supervised
 
@@ -28,5 +29,12 @@ class Manual(Supervised):
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         last = batch_idx + 1 == self.steps_per_epoch
         for config in self.trainer.lr_scheduler_configs:
+            if config.reduce_on_plateau:
+                continue
             if last or config.interval == "step":
                 config.scheduler.step()  # type: ignore[call-arg]
+
+    def on_train_epoch_end(self) -> None:
+        for config in self.trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, ReduceLROnPlateau):
+                config.scheduler.step(self.trainer.callback_metrics["loss"])

@@ -8,54 +8,10 @@ from typing import Any
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from torch import nn
-from torch.optim import SGD, Optimizer
-from torch.optim import lr_scheduler as schedulers
+from torch.optim import SGD
 
+from backdoor_lab.training.schedules import cosine
 from backdoor_lab.validation import Count, NonNegative, Positive, Share
-
-Schedule = Callable[[Optimizer, int, int], dict[str, Any]]
-
-
-def constant(optimizer: Optimizer, epochs: int, steps: int) -> dict[str, Any]:
-    """The same rate throughout."""
-    del epochs, steps
-    return {"scheduler": schedulers.ConstantLR(optimizer, factor=1.0), "interval": "epoch"}
-
-
-def cosine(
-    optimizer: Optimizer,
-    epochs: int,
-    steps: int,
-    t_max: int | None = None,
-    floor: float = 0.0,
-) -> dict[str, Any]:
-    """Half a cosine from the rate to `floor`, a step an epoch.
-
-    `t_max` epochs make the half; BackdoorBench keeps 100 whatever the number of epochs.
-    """
-    del steps
-    anneal = schedulers.CosineAnnealingLR(optimizer, t_max or epochs, eta_min=floor)
-    return {"scheduler": anneal, "interval": "epoch"}
-
-
-def multi_step(
-    optimizer: Optimizer, epochs: int, steps: int, milestones: list[int], gamma: float = 0.1
-) -> dict[str, Any]:
-    """The rate times `gamma` at each milestone (epochs)."""
-    del epochs, steps
-    decay = schedulers.MultiStepLR(optimizer, milestones, gamma)
-    return {"scheduler": decay, "interval": "epoch"}
-
-
-def one_cycle(
-    optimizer: Optimizer, epochs: int, steps: int, warm_up: float = 0.3
-) -> dict[str, Any]:
-    """Up to the rate and down to nothing, a step a batch; for short trainings."""
-    peak = optimizer.param_groups[0]["lr"]
-    cycle = schedulers.OneCycleLR(
-        optimizer, peak, total_steps=max(2, epochs * steps), pct_start=warm_up
-    )
-    return {"scheduler": cycle, "interval": "step"}
 
 
 @dataclass(frozen=True, config=ConfigDict(arbitrary_types_allowed=True, extra="forbid"))
@@ -68,7 +24,7 @@ class Recipe:
         lr: learning rate, the peak of the schedule.
         momentum: of SGD.
         weight_decay: on all parameters.
-        schedule: `cosine`, `one_cycle`, `multi_step` or `constant`, as a partial.
+        schedule: one of `training.schedules`, as a partial.
         drop_last: drop an incomplete last batch.
     """
 

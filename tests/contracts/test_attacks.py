@@ -7,7 +7,6 @@ import torch
 from hydra.utils import instantiate
 
 from tests.conftest import names
-from tests.tiny import short
 
 ATTACKS = names("attack")
 HARMFUL = [name for name in ATTACKS if name != "none"]
@@ -16,7 +15,9 @@ HARMFUL = [name for name in ATTACKS if name != "none"]
 @pytest.fixture
 def make(config, shop):
     def build(name, seed=0):
-        chosen = config(f"attack={name}", "dataset=digits", *short(name)).attack
+        chosen = config(f"attack={name}", "dataset=digits", "experiment=short").attack
+        if "width" in chosen:
+            chosen.width = 4
         attack = instantiate(chosen, _convert_="all")
         attack.attach(shop.data.spec, shop.recipe, seed)
         attack.prepare(shop)

@@ -25,6 +25,11 @@ def results(folder):
     return [json.loads(file.read_text()) for file in sorted(folder.rglob("result.json"))]
 
 
+def refusals(text):
+    """Lines that refuse a cell of a grid."""
+    return [line for line in text.splitlines() if "[HYDRA]" in line]
+
+
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory):
     return tmp_path_factory.mktemp("outputs")
@@ -83,19 +88,29 @@ def test_a_grid_trains_each_victim_once_and_names_what_failed(outputs):
         expect=1,
     )
     assert "12 done, 4 failed" in text
+    assert "12 runs, dataset digits" in text
+    assert sum("→" in line and "│" in line for line in text.splitlines()) == 12
     assert "aux=reserved aux.size=150" in text
     assert len(results(folder)) == 12
     victims = [path for path in (folder / "victims").iterdir() if path.is_dir()]
     assert len(victims) == 2
 
 
-def test_a_bad_cell_stops_the_grid_before_it_begins(outputs):
+@pytest.mark.parametrize(
+    ("choice", "sentences"),
+    [
+        ("attack.target=0,12,13", ["attack.target=12 is no class", "attack.target=13 is no class"]),
+        ("attack=badnets,nosuch", ["Could not find 'attack/nosuch'"]),
+        ("seed=0,abc", ["Value 'abc' of type 'str' could not be converted to Integer"]),
+    ],
+)
+def test_bad_cells_stop_the_grid_before_it_begins(outputs, choice, sentences):
     folder = outputs / "bad"
-    text = lab(
-        "-m", f"paths.outputs={folder}", "attack.target=0,12", "defense=none", *QUICK, expect=1
-    )
-    assert "attack.target=12" in text
+    text = lab("-m", f"paths.outputs={folder}", choice, "defense=none", *QUICK, expect=1)
     assert "Traceback" not in text
+    assert "warn" not in text
+    for line, sentence in zip(refusals(text), sentences, strict=True):
+        assert sentence in line
     assert not results(folder)
 
 

@@ -161,10 +161,12 @@ def test_folders_are_matched_by_name(kind, photographs, tmp_path, caplog):
     assert "owl" in caplog.text
 
 
-def test_excluded_files_are_left_out(photographs, tmp_path):
-    write(tmp_path, "cat", 2)
+def test_excluded_and_hidden_files_are_left_out(photographs, tmp_path):
+    write(tmp_path, "cat", 3)
     (tmp_path / "cat" / "1.png").rename(tmp_path / "cat" / "cifar10-train-1.png")
-    assert len(external(tmp_path).pool(photographs, NONE, 0)) == 1
+    (tmp_path / "cat" / "._0.png").write_bytes(b"what macOS leaves")
+    assert external(tmp_path).most(photographs) == 2
+    assert external(tmp_path).pool(photographs, NONE, 0).images[:, 0, 0, 0].tolist() == [0, 20]
 
 
 @pytest.mark.parametrize("kind", [external, synthetic])
@@ -176,14 +178,70 @@ def test_unlabelled_folders_need_no_names(kind, photographs, tmp_path):
     assert drawn.data.labels.tolist() == [0] * 4
 
 
-def test_what_cannot_work_is_refused(photographs, tmp_path):
-    with pytest.raises(ConfigError, match=r"paths\.external=null"):
-        external().draw(photographs, NONE, 0)
-    with pytest.raises(ConfigError, match=r"paths\.synthetic"):
-        synthetic(tmp_path / "absent").check()
-    write(tmp_path, "fish", 1)
-    with pytest.raises(ConfigError, match=r"fish.*Cat, dog, owl"):
+def empty(data):
+    return replace(data, reserved=data.train.take(NONE))
+
+
+REFUSED = {
+    "no folder": (lambda folder: external(), r"paths\.external=null"),
+    "gone": (lambda folder: external(folder / "gone"), r"paths\.external=.*gone is no folder"),
+    "no class": (lambda folder: external(folder), "fish.*Cat, dog, owl"),
+    "no image": (lambda folder: external(folder / "none", labelled=False), "holds no image"),
+    "folder too small": (lambda folder: synthetic(folder, None, 9, False), "allowed: 1 to 2,"),
+    "seen too small": (lambda folder: Seen(size=10**6), "allowed: 1 to 13"),
+    "nothing reserved": (lambda folder: Reserved(0.1), r"dataset\.reserved=0.*aux=reserved"),
+    "nothing to brighten": (lambda folder: Brightness(0.1, None, True, 0.5), "aux=brightness"),
+    "less than an image": (lambda folder: synthetic(ratio=1e-9), "mean 0 image.*1 or more"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_work_is_foreseen(case, photographs, tmp_path):
+    write(tmp_path, "fish", 2)
+    (tmp_path / "none").mkdir()
+    kind, sentence = REFUSED[case]
+    with pytest.raises(ConfigError, match=sentence):
+        kind(tmp_path).foresee(empty(photographs))
+
+
+def test_a_reserved_part_bounds_the_size(data):
+    Brightness(None, len(data.reserved), True, 0.5).foresee(data)
+    with pytest.raises(ConfigError, match=f"allowed: 1 to {len(data.reserved)},"):
+        Reserved(size=len(data.reserved) + 1).foresee(data)
+
+
+@pytest.mark.parametrize("kind", kinds(), ids=lambda kind: type(kind).__name__.lower())
+def test_what_is_foreseen_can_be_drawn(kind, data):
+    kind.foresee(data)
+    most = kind.most(data)
+    assert most is None or most == len(kind.pool(data, NONE, 0))
+
+
+def test_nothing_is_foreseen_for_nothing(photographs):
+    NoAuxiliary().foresee(photographs)
+
+
+def test_foreseeing_reads_no_image_and_makes_none(photographs, tmp_path, monkeypatch):
+    def refuse(*arguments, **options):
+        pytest.fail("too dear")
+
+    monkeypatch.setattr(Image, "open", refuse)
+    monkeypatch.setattr("backdoor_lab.aux_data.synthetic.sample", refuse)
+    synthetic().foresee(photographs)
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "0.png").touch()
+    external(tmp_path, None, 1).foresee(photographs)
+
+
+def test_a_damaged_image_is_named(photographs, tmp_path):
+    write(tmp_path, "cat", 2)
+    (tmp_path / "cat" / "1.png").write_bytes(b"no image")
+    with pytest.raises(
+        ConfigError, match=r"paths\.external holds .*1\.png, which cannot be decoded"
+    ):
         external(tmp_path).draw(photographs, NONE, 0)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ConfigError, match="holds no image"):
-        external(tmp_path / "empty", labelled=False).draw(photographs, NONE, 0)
+
+
+def test_a_folder_that_is_not_there_is_refused_before_data_loads(tmp_path):
+    with pytest.raises(ConfigError, match=r"paths\.synthetic=.*absent is no folder"):
+        synthetic(tmp_path / "absent").check()

@@ -1,8 +1,8 @@
-"""Batches: order, crops and streams, as the fact sheets count them."""
+"""Batches: order, crops and streams."""
 
 import torch
 
-from backdoor_lab.datasets import ImageSet, stratified
+from backdoor_lab.datasets import ImageSet, evenly, stratified, without
 from backdoor_lab.training import Batches, CropFlip
 from backdoor_lab.training.augment import crop_flip
 from backdoor_lab.training.batches import Streamed
@@ -78,3 +78,10 @@ def test_painted_rows_leave_the_store_alone(images):
 def test_stratified_takes_the_same_share_of_each_class(images):
     chosen = stratified(images.labels, 0.5, torch.Generator().manual_seed(0))
     assert images.labels[chosen].bincount().tolist() == [3] * 10
+
+
+def test_positions_left_and_positions_spread():
+    assert without(5, torch.tensor([3, 0])).tolist() == [1, 2, 4]
+    assert evenly(9, 3).tolist() == [0, 4, 8]
+    assert evenly(3, 100).tolist() == [0, 1, 2]
+    assert len(evenly(0, 5)) == 0

@@ -1,4 +1,4 @@
-"""Golden numbers and properties of BppAttack (fact sheet B, section 7)."""
+"""BppAttack: grey levels, dithering, negatives, and what a batch is made of."""
 
 import pytest
 import torch
@@ -68,9 +68,19 @@ def test_dithering_is_that_of_the_textbook(height, width):
 
 
 def test_counts(attached):
-    assert attached().counts(128) == (12, 12)
-    assert attached(poison_rate=0.2, negative_rate=0.2).counts(80) == (16, 16)
-    assert attached(poison_rate=0.8, negative_rate=0.8).counts(10) == (8, 2)
+    coins = torch.Generator().manual_seed(0)
+    assert attached().counts(128, coins) == (12, 12)
+    assert attached(poison_rate=0.2, negative_rate=0.2).counts(80, coins) == (16, 16)
+    assert attached(poison_rate=0.8, negative_rate=0.8).counts(10, coins) == (8, 2)
+    assert attached(negative_rate=0).counts(128, coins) == (12, 0)
+
+
+def test_small_rates_act_on_some_batches_each_by_a_coin_of_its_own(attached):
+    coins = torch.Generator().manual_seed(0)
+    attack = attached(poison_rate=0.005, negative_rate=0.005)
+    drawn = [attack.counts(128, coins) for _ in range(300)]
+    assert set(drawn) == {(0, 0), (0, 1), (1, 0), (1, 1)}
+    assert attached(poison_rate=1, negative_rate=0.005).counts(128, coins) == (128, 0)
 
 
 def test_negatives_bear_the_residue_of_the_next_image(attached):
@@ -85,22 +95,49 @@ def test_negatives_bear_the_residue_of_the_next_image(attached):
     assert attack.cross(bright).max() == 1  # not beyond white
 
 
-def test_a_step_poisons_some_crosses_some_and_keeps_the_rest(attached):
-    attack = attached(crop_padding=0)
-    seen = []
-    images = torch.rand(128, 3, 32, 32)
+@pytest.fixture
+def step(monkeypatch):
+    """One training step: what the model saw, and which labels were wanted."""
 
-    def model(batch):
-        seen.append(batch)
-        return torch.zeros(len(batch), 10)
+    def take(attack, images, labels):
+        seen = {}
 
-    object.__setattr__(attack, "model", model)
-    attack.coins = attack.dice = torch.Generator().manual_seed(0)
-    attack.training_step((images, torch.arange(128) % 10), 0)
-    (views,) = seen
+        def model(batch):
+            seen["views"] = batch
+            return torch.zeros(len(batch), 10)
+
+        def loss(logits, wanted):
+            seen["wanted"] = wanted
+            return logits.sum()
+
+        object.__setattr__(attack, "model", model)
+        attack.coins = attack.dice = torch.Generator().manual_seed(0)
+        monkeypatch.setattr("torch.nn.functional.cross_entropy", loss)
+        attack.training_step((images, labels), 0)
+        return seen["views"], seen["wanted"]
+
+    return take
+
+
+def test_a_step_poisons_some_crosses_some_and_keeps_the_rest(attached, step):
+    attack = attached(crop_padding=0, target=3)
+    images, labels = torch.rand(128, 3, 32, 32), torch.arange(128) % 10
+    views, wanted = step(attack, images, labels)
     assert torch.equal(views[:12], attack.trigger(images)[:12])
     assert torch.equal(views[12:24], attack.cross(images)[12:24])
     assert torch.equal(views[24:], images[24:])
+    assert wanted[:12].tolist() == [3] * 12
+    assert torch.equal(wanted[12:], labels[12:])
+
+
+def test_a_step_with_all_to_all_wants_the_next_class(attached, step):
+    attack = attached(all_to_all=True)
+    labels = torch.arange(128) % 10
+    _, wanted = step(attack, torch.rand(128, 3, 32, 32), labels)
+    assert wanted[:12].tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 2]
+    assert torch.equal(wanted[12:], labels[12:])
+    assert attack.counted(labels).all()
+    assert attached().counted(labels).sum() == 128 - 13
 
 
 @pytest.mark.parametrize("levels", [1, 129])

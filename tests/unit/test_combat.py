@@ -1,4 +1,4 @@
-"""COMBAT's trigger, generator and alternated training (fact sheet B, section 3)."""
+"""COMBAT's trigger, generator and alternated training."""
 
 import pytest
 import torch

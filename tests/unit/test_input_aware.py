@@ -1,4 +1,4 @@
-"""Input-aware: generators, masks, batch composition, frozen masks (fact sheet B, section 2)."""
+"""Input-aware: generators, masks, batch composition, frozen masks."""
 
 from copy import deepcopy
 from types import SimpleNamespace
@@ -15,6 +15,7 @@ from backdoor_lab.attacks.networks.masks import (
     squash,
     threshold,
 )
+from backdoor_lab.datasets import DataSpec
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.training import CropFlip, Recipe
 
@@ -159,6 +160,7 @@ def step(attack, monkeypatch):
         attack.train()
         images, others = torch.rand(2, size, 3, 32, 32)
         attack.others = iter([(others, None)])
+        attack.coins = torch.Generator().manual_seed(0)
         seen = {}
         monkeypatch.setattr(attack, "step", lambda loss: seen.update(loss=loss))
         monkeypatch.setattr(
@@ -173,7 +175,7 @@ def step(attack, monkeypatch):
 
 
 def test_a_batch_of_128_is_12_own_12_crossed_104_clean(attack, step):
-    assert attack.counts(128) == (12, 12)
+    assert attack.counts(128, torch.Generator().manual_seed(0)) == (12, 12)
     taken = step(128)
     assert taken.wanted[:12].tolist() == [3] * 12
     assert torch.equal(taken.wanted[12:], taken.labels[12:])
@@ -184,7 +186,26 @@ def test_a_batch_of_128_is_12_own_12_crossed_104_clean(attack, step):
     assert all(p.grad is not None for p in attack.patterns.parameters())
 
 
-def test_too_small_a_batch_is_a_clean_one(attack, step):
+def test_small_batches_bear_triggers_by_chance(attack):
+    coins = torch.Generator().manual_seed(0)
+    drawn = {attack.counts(5, coins) for _ in range(100)}
+    assert drawn == {(0, 0), (0, 1), (1, 0), (1, 1)}
+
+
+@pytest.mark.parametrize("counts", [(1, 0), (0, 1)])
+def test_a_trigger_without_a_counterpart_has_no_part_in_diversity(
+    attack, step, monkeypatch, counts
+):
+    monkeypatch.setattr(attack, "counts", lambda *_: counts)
+    taken = step(9)
+    assert taken.loss == 0  # all scores are
+    same = (taken.fed == taken.images).flatten(1).all(1)
+    assert same.tolist() == [False] + [True] * 8
+    assert taken.wanted.tolist() == [3 if counts[0] else 0, 1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def test_a_batch_without_triggers_is_a_clean_one(attack, step, monkeypatch):
+    monkeypatch.setattr(attack, "counts", lambda *_: (0, 0))
     before = deepcopy(attack.patterns.state_dict())
     taken = step(9)
     assert torch.equal(taken.fed, taken.images)
@@ -258,6 +279,73 @@ def test_mask_epochs_count(spec):
     assert attack.recipe.epochs == 75
     with pytest.raises(ConfigError, match="attack.mask_epochs=25"):
         attack.attach(spec, Recipe(epochs=25, batch_size=2, lr=0.01), seed=0)
+
+
+def test_the_joint_loss_is_cross_entropy_and_diversity_of_pairs(monkeypatch):
+    spec = DataSpec(
+        "x", tuple("0123456789"), (3, 16, 16), (0.5, 0.4, 0.3), (0.1, 0.2, 0.4), 2, True
+    )
+    attack = InputAware(0.15, 3, cross_rate=0.15, lambda_div=7, **SMALL)
+    attack.attach(spec, Recipe(epochs=1, batch_size=20, lr=0.01), seed=0)
+    attack.model = Witness()
+    attack.train()
+    with torch.no_grad():
+        attack.model.scores.copy_(torch.linspace(-1, 1, 10))
+    images, others = torch.rand(2, 20, 3, 16, 16)
+    labels = torch.arange(20) % 10
+    attack.others, attack.coins = iter([(others, None)]), torch.Generator()
+    losses = []
+    monkeypatch.setattr(attack, "step", losses.append)
+    attack.training_step((images, labels), 0)
+
+    own, partners = images[:3], others[3:6]
+    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (spec.mean, spec.std))
+    pictures = [attack.patterns(part) for part in (own, partners)]
+    normal = [(part - mean) / std for part in (own, partners, *pictures)]
+    apart = [
+        (one - other).square().flatten(1).mean(1).sqrt()
+        for one, other in (normal[:2], normal[2:])
+    ]  # fmt: skip
+    scores = attack.model.scores.log_softmax(0)
+    wanted = torch.cat([torch.full((3,), 3), labels[3:]])
+    expected = -scores[wanted].mean() + 7 * (apart[0] / (apart[1] + 1e-7)).mean()
+    assert losses[0].item() == pytest.approx(expected.item(), rel=1e-5)
+    assert (7 * (apart[0] / apart[1]).mean() > 1).all()  # not lost beside the cross-entropy
+
+    fed, masks = (
+        attack.model.seen,
+        [threshold(attack.masks(part)) for part in (partners, images[3:6])],
+    )
+    crossed = images[3:6] + (pictures[1] - images[3:6]) * masks[0]
+    assert torch.allclose(fed[3:6], crossed, atol=1e-5)
+    mine = images[3:6] + (attack.patterns(images[3:6]) - images[3:6]) * masks[1]
+    assert not torch.allclose(fed[3:6], mine, atol=1e-2)
+
+
+def test_a_step_with_all_to_all_wants_the_next_class(attack, step):
+    attack.all_to_all = True
+    taken = step(128)
+    assert taken.wanted[:12].tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 2]
+    assert torch.equal(taken.wanted[12:], taken.labels[12:])
+    assert attack.counted(taken.labels).all()
+
+
+def test_pictures_are_float_under_mixed_precision_and_close_to_those_without(spec):
+    model, images = EncoderDecoder(spec, 3, 4, False), torch.rand(4, 3, 32, 32)
+    with torch.no_grad():
+        for _ in range(60):
+            model(torch.rand(4, 3, 32, 32))  # for statistics, so that pictures have contrast
+    plain = model.eval()(images)
+    assert plain.std() > 0.05
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = model(images)
+    assert mixed.dtype == torch.float32
+    assert torch.allclose(mixed, plain, atol=0.05)
+    assert not torch.equal(mixed, plain)  # the layers before the last did run in bf16
+    assert (mixed != mixed.bfloat16()).float().mean() > 0.9  # the last one did not
+    (mixed - plain.detach() - 1).square().mean().backward()
+    weights = [layer.weight for layer in (model.layers[0], model.last[0])]
+    assert all(weight.grad.isfinite().all() and weight.grad.any() for weight in weights)
 
 
 def test_what_cannot_work_is_refused():

@@ -1,4 +1,4 @@
-"""LC (fact sheet A, sections 7, 9.1 and 9.4): ascent, marks, who is poisoned."""
+"""LC: adversarial perturbation, corner marks, who is poisoned."""
 
 import pytest
 import torch

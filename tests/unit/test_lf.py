@@ -1,4 +1,4 @@
-"""Golden numbers and properties of LF (fact sheet A, sections 5 and 9.4)."""
+"""LF: the low-pass filter, DeepFool, and the perturbation made of both."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Properties of LIRA (fact sheet B, section 6)."""
+"""LIRA: its generators, its two stages, and the bound of its noise."""
 
 from copy import deepcopy
 
@@ -140,3 +140,34 @@ def test_sides_that_do_not_divide_are_refused(network, size):
 def test_noise_that_eight_bits_lose_is_refused(lira):
     with pytest.raises(ConfigError, match=r"attack.eps=0.001"):
         lira(eps=0.001)
+
+
+def test_a_step_with_all_to_all_wants_the_next_class(lira, monkeypatch):
+    attack = lira(all_to_all=True)
+    seen = {}
+
+    def loss(model, clean, labels, stamped, wanted, alpha):
+        seen.update(clean=clean, labels=labels, stamped=stamped, wanted=wanted)
+        return torch.zeros(())
+
+    monkeypatch.setattr("backdoor_lab.attacks.lira.mixed_loss", loss)
+    attack.model = torch.nn.Identity()
+    attack.on_train_epoch_start()
+    labels = torch.arange(10)
+    attack.training_step((torch.rand(10, 3, 32, 32), labels), 0)
+    assert torch.equal(seen["labels"], labels)
+    assert seen["wanted"].tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0]
+    assert (seen["stamped"] - attack.trigger(seen["clean"])).abs().max() <= 0.5 / 255 + 1e-6
+    assert attack.counted(labels).all()
+    assert lira().counted(labels).tolist() == [False] + [True] * 9
+
+
+def test_stage_one_wants_the_next_class_too(lira, model):
+    together = Together(lira(all_to_all=True), deepcopy(lira().generator), model)
+    assert together.relabel(torch.arange(10)).tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0]
+
+
+def test_nothing_is_poisoned_beforehand(lira, model, shop):
+    attack = lira(stage1_epochs=1)
+    assert len(attack.train_victim(model, shop)) == 0
+    assert "poisoned" not in attack.details

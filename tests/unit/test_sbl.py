@@ -1,4 +1,4 @@
-"""SBL and what it is made of (fact sheet B, section 4)."""
+"""SBL and what it is made of: patch, Fisher information, anchoring, two stages."""
 
 import math
 
@@ -16,6 +16,7 @@ from backdoor_lab.attacks._continual import (
     frozen_statistics,
     naively,
 )
+from backdoor_lab.attacks.adaptive import Adaptive
 from backdoor_lab.attacks.badnets import BadNets, random_cells
 from backdoor_lab.attacks.blended import Blended
 from backdoor_lab.attacks.input_aware import InputAware
@@ -171,26 +172,24 @@ def test_anchoring(tiny):
 
 
 def test_split_is_stratified_disjoint_and_the_same_for_all_seeds():
-    train = some_images(200)
-    mixed, clean = attached(seed=0).split(train)
-    again, _ = attached(seed=7).split(train)
+    labels = some_images(200).labels
+    mixed, clean = attached(seed=0).stages(labels)
+    again, _ = attached(seed=7).stages(labels)
     assert (len(mixed), len(clean)) == (180, 20)
-    assert clean.labels.bincount().tolist() == [10, 10]
-    assert torch.equal(mixed.rows, again.rows)
-    assert set(mixed.rows.tolist()) | set(clean.rows.tolist()) == set(range(200))
+    assert labels[clean].bincount().tolist() == [10, 10]
+    assert torch.equal(mixed, again)
+    assert set(mixed.tolist()) | set(clean.tolist()) == set(range(200))
 
 
 def test_a_share_that_means_no_image_is_refused():
     with pytest.raises(ConfigError, match="attack.clean_share=0.001 means 0 of 60"):
-        attached(clean_share=0.001).split(some_images())
+        attached(clean_share=0.001).stages(some_images().labels)
     with pytest.raises(ConfigError, match="attack.clean_share=1"):
-        attached(clean_share=1).split(some_images())
+        attached(clean_share=1).stages(some_images().labels)
 
 
 def test_default_share_gives_the_papers_numbers():
-    labels = torch.arange(47500) % 10
-    images = torch.zeros(1, 3, 8, 8, dtype=torch.uint8).expand(47500, -1, -1, -1)
-    mixed, clean = attached().split(ImageSet.of(images, labels))
+    mixed, clean = attached().stages(torch.arange(47500) % 10)
     assert (len(mixed), len(clean)) == (pytest.approx(42500, abs=20), pytest.approx(5000, abs=20))
 
 
@@ -209,12 +208,14 @@ def test_sprinkled_batches_bear_the_patch_bit_for_bit():
 
 def test_static_poisoning_counts_the_whole_split_and_relabels_clean_label_attacks():
     attack = attached(SIG(0.1, 0), dat=False)
-    mixed, _ = attack.split(some_images(200))
-    poisoned = attack.poisoned_once(mixed, 200)
-    changed = (poisoned.images != mixed.images).flatten(1).any(1)
-    assert changed.sum() == 20
-    assert (poisoned.labels[changed] == 0).all()
-    assert (mixed.labels[changed] == 1).any()
+    train = some_images(200)
+    poisoned, chosen = attack.poison(train)
+    changed = (poisoned.images != train.images).flatten(1).any(1)
+    assert torch.equal(changed.nonzero().flatten(), chosen)
+    assert len(chosen) == 20
+    assert not set(chosen.tolist()) & set(attack.stages(train.labels)[1].tolist())
+    assert (poisoned.labels[chosen] == 0).all()
+    assert (train.labels[chosen] == 1).any()
     assert not attack.clean_label
 
 
@@ -229,7 +230,7 @@ def test_training_share_of_a_blended_picture_is_the_inner_attacks():
 def test_nothing_is_poisoned_beforehand():
     attack, train = attached(), some_images()
     poisoned, chosen = attack.poison(train)
-    assert poisoned is train
+    assert torch.equal(poisoned.images, train.images)
     assert len(chosen) == 0
 
 
@@ -281,7 +282,7 @@ def test_running_statistics_of_the_second_stage(small_shop, model, monkeypatch, 
         before.extend(running(victim))
 
     monkeypatch.setattr(SBL, "learn_first", watched)
-    learn(small_shop, model, stage1_bn=kind, penalty="naive")
+    learn(small_shop, model, second_bn=kind, penalty="naive")
     pairs = list(zip(before, running(model), strict=True))
     assert all(torch.equal(one, two) for one, two in pairs) == same
 
@@ -321,6 +322,55 @@ def test_sharpness_aware_step_descends_from_home(engine, tiny):
     assert torch.allclose(trained.body[1].running_mean, statistics.body[1].running_mean, atol=1e-6)
 
 
-def test_a_trigger_that_is_learnt_with_its_victim_is_refused():
-    with pytest.raises(ConfigError, match="attack.inner=InputAware"):
-        SBL(InputAware(0.1, 0, count_mask_epochs=False)).check((3, 32, 32), 10)
+def learnt():
+    return InputAware(0.1, 0, count_mask_epochs=False)
+
+
+@pytest.mark.parametrize(
+    ("attack", "refusal"),
+    [
+        (SBL(learnt()), "^attack.inner=InputAware"),
+        (SBL(Adaptive(learnt())), "^attack.inner=Adaptive"),
+        (SBL(Adaptive(BadNets(0.1, 0))), "^attack.inner=Adaptive"),
+        (SBL(SBL(BadNets(0.1, 0))), "^attack.inner=SBL"),
+        (Adaptive(SBL(learnt())), "^attack.inner.inner=InputAware"),
+        (Adaptive(SBL(Adaptive(BadNets(0.1, 0)))), "^attack.inner.inner=Adaptive"),
+    ],
+)
+def test_what_is_more_than_a_ready_trigger_is_refused(attack, refusal):
+    with pytest.raises(ConfigError, match=refusal):
+        attack.check((3, 32, 32), 10)
+
+
+@pytest.mark.parametrize(
+    ("options", "frozen"),
+    [
+        ({"penalty": "naive"}, True),
+        ({"penalty": "naive", "second_bn": "update"}, False),
+        ({"penalty": "ewc"}, False),
+        ({"penalty": "anchoring"}, False),
+        ({"penalty": "ewc", "second_bn": "frozen"}, True),
+    ],
+)
+def test_statistics_are_frozen_where_nothing_else_holds_them(tiny, options, frozen):
+    with attached(**options).statistics(tiny):
+        assert tiny.body[1].momentum == (0 if frozen else 0.1)
+    assert tiny.body[1].momentum == 0.1
+
+
+@pytest.mark.parametrize("dat", [True, False])
+def test_positions_are_those_of_what_is_poisoned_once(small_shop, model, dat):
+    attack = SBL(BadNets(0.5, 0), clean_share=0.4, first_epochs=1, second_epochs=1, dat=dat)
+    attack.attach(small_shop.data.spec, small_shop.recipe, 0)
+    chosen = attack.train_victim(model, small_shop)
+    assert torch.equal(chosen, attack.choose(small_shop.train.labels))
+    assert len(chosen) == (0 if dat else 30)
+    assert attack.details.get("poisoned") == (None if dat else 30)
+
+
+def test_adaptive_around_it_returns_the_positions_too(small_shop, model):
+    inner = SBL(BadNets(0.5, 0), clean_share=0.4, first_epochs=1, second_epochs=1, dat=False)
+    attack = Adaptive(inner)
+    attack.attach(small_shop.data.spec, small_shop.recipe, 0)
+    assert len(attack.train_victim(model, small_shop)) == 30
+    assert {"poisoned", "first_stage_asr", "scaled_components"} <= attack.details.keys()

@@ -1,4 +1,4 @@
-"""SSBA: its networks, its schedule and its coder (fact sheet A, sections 6 and 9.4)."""
+"""SSBA: its networks, its schedule and its coder."""
 
 import json
 import logging
@@ -232,3 +232,21 @@ def test_missed_gates_are_named_with_figures(shop, caplog):
     assert not caplog.text
     assert easy.details["coder"] == attack.details["coder"]  # the gates do not make the coder
     assert torch.equal(easy.encoder.paint.weight, attack.encoder.paint.weight)
+
+
+@pytest.mark.parametrize(
+    ("least_bits", "least_psnr", "short"),
+    [
+        (1e-9, 1e-9, []),
+        (1e-9, 90, ["psnr"]),
+        (1, 1e-9, ["bit_accuracy"]),
+        (1, 90, ["bit_accuracy", "psnr"]),
+    ],
+)
+def test_details_list_what_missed_its_gate(shop, least_bits, least_psnr, short):
+    attack = tiny(epochs=1, min_bit_accuracy=least_bits, min_psnr=least_psnr)
+    attack.attach(shop.data.spec, shop.recipe, 0)
+    attack.prepare(shop)
+    assert 0 < attack.details["bit_accuracy"] < 1
+    assert 1 < attack.details["psnr"] < 90
+    assert attack.details["below_its_gate"] == short

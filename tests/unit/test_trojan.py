@@ -1,4 +1,4 @@
-"""Properties of TrojanNN (fact sheet A, section 8)."""
+"""TrojanNN: its shapes, the optimised patch, and how the patch is applied."""
 
 import pytest
 import torch
@@ -72,6 +72,39 @@ def test_patch_excites_the_neurons_and_leaves_the_model_alone(spec, model, pixel
     assert facts["cost"] < 2 * 100**2
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert not model.head._forward_pre_hooks
+
+
+def judged(model, images, patch, attack):
+    chosen = strongest(model.head.weight, attack.neurons)
+    active = model.features(overwrite(images, patch, attack.mask))[:, chosen]
+    return active.mean().item(), (active - attack.value).square().sum(1).mean().item()
+
+
+def test_facts_are_those_of_the_kept_patch_not_of_the_last(spec, model, pixels):
+    model.requires_grad_(False)
+    kept, facts = {}, {}
+    for count in range(1, 9):
+        attack = attached(spec, value=0.3, step=1, iterations=count)  # black or white: no rounding
+        patch, found = attack.optimise(model, pixels)
+        excited, cost = judged(model, pixels, patch, attack)
+        assert found["excited"] == pytest.approx(excited, rel=1e-4)
+        assert found["cost"] == pytest.approx(cost, rel=1e-4)
+        kept[count], facts[count] = patch, found
+    costs = [found["cost"] for found in facts.values()]
+    assert costs == sorted(costs, reverse=True)
+    stays = [one for one in range(1, 8) if torch.equal(kept[one], kept[one + 1])]
+    assert stays  # some step made it worse, and was not kept
+    assert all(facts[one] == facts[one + 1] for one in stays)
+
+
+def test_a_patch_that_no_step_improves_stays_white_with_its_own_facts(spec, model, pixels):
+    model.requires_grad_(False)
+    white = attached(spec).patch
+    value, _ = judged(model, pixels[:1], white, attached(spec, neurons=1))
+    attack = attached(spec, neurons=1, value=value, step=1, iterations=3)
+    patch, facts = attack.optimise(model, pixels[:1])
+    assert torch.equal(patch, white)
+    assert facts["excited"] == facts["excited_before"] == pytest.approx(value)
 
 
 def test_value_below_draws_the_neurons_down(spec, model, pixels):

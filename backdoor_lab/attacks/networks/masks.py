@@ -95,6 +95,7 @@ class Paired(Supervised):
         self.others = iter(self.partners)
 
     def on_train_epoch_end(self) -> None:
+        super().on_train_epoch_end()
         del self.others
 
 

@@ -1,0 +1,79 @@
+"""Who is asked what: triggered images that count, what the attacker wants of them, the rates."""
+
+import pytest
+import torch
+from torch import nn
+
+from backdoor_lab.attacks.badnets import BadNets
+from backdoor_lab.attacks.none import NoAttack
+from backdoor_lab.attacks.wanet import WaNet
+from backdoor_lab.evaluation import Examination, Scores, evaluate
+from backdoor_lab.training import Recipe
+
+TARGET = 3
+
+
+class Says(nn.Module):
+    """Answers the k-th image it is shown with the k-th of given classes."""
+
+    def __init__(self, *answers):
+        super().__init__()
+        self.answers = iter(answers)
+
+    def forward(self, images):
+        return nn.functional.one_hot(next(self.answers), 10).float()
+
+
+@pytest.fixture
+def examined(spec, images):
+    def build(attack):
+        attack.attach(spec, Recipe(epochs=1, batch_size=20, lr=0.1), seed=0)
+        return Examination.of(images, attack)
+
+    return build
+
+
+def test_all_to_one_asks_no_image_of_the_target_class(examined, images):
+    exam = examined(BadNets(0.1, TARGET))
+    assert exam.counted.tolist() == [k for k in range(60) if k % 10 != TARGET]
+    assert (exam.wanted == TARGET).all()
+    assert torch.equal(exam.triggered.labels, images.labels[exam.counted])
+    assert (exam.triggered.images[:, :, 29:, 29:] == 255).all()
+    assert torch.equal(exam.triggered.images[..., :29, :], images.cut(exam.counted)[..., :29, :])
+
+
+def test_all_to_all_asks_every_image_for_the_next_class(examined, images):
+    exam = examined(BadNets(0.1, TARGET, all_to_all=True))
+    assert exam.counted.tolist() == list(range(60))
+    assert torch.equal(exam.wanted, (images.labels + 1) % 10)
+    assert exam.wanted[9] == 0
+
+
+@pytest.mark.parametrize("all_to_all", [False, True])
+def test_no_answer_is_both_the_wanted_class_and_the_true_one(examined, engine, all_to_all):
+    exam = examined(BadNets(0.1, TARGET, all_to_all=all_to_all))
+    draw = torch.Generator().manual_seed(0)
+    for _ in range(10):
+        answers = torch.randint(0, 10, (60,), generator=draw)
+        scores = evaluate(Says(answers, answers[: len(exam.wanted)]), exam, engine)
+        assert scores.acc == (answers == exam.clean.labels).double().mean().item()
+        assert scores.asr + scores.ra <= 1
+    only_wanted = evaluate(Says(answers, exam.wanted), exam, engine)
+    assert (only_wanted.asr, only_wanted.ra) == (1, 0)
+    only_true = evaluate(Says(answers, exam.triggered.labels), exam, engine)
+    assert (only_true.asr, only_true.ra) == (0, 1)
+
+
+def test_images_that_only_look_triggered_are_asked_for_their_class(examined, engine, images):
+    exam = examined(WaNet(0.1, TARGET))
+    assert not torch.equal(exam.crossed.images, images.images)
+    right, wrong = images.labels, (images.labels + 5) % 10
+    assert evaluate(Says(wrong, exam.wanted, right), exam, engine) == Scores(0, 1, 0, 1)
+    assert evaluate(Says(right, exam.wanted, wrong), exam, engine) == Scores(1, 1, 0, 0)
+
+
+def test_without_an_attack_there_is_only_accuracy(examined, engine, images):
+    exam = examined(NoAttack())
+    scores = evaluate(Says(images.labels), exam, engine)
+    assert scores == Scores(1, None, None)
+    assert scores.der(scores) is None
