@@ -8,3 +8,8 @@ class ConfigError(CompactHydraException):
 
     The sentence names the key, what was given and what is allowed.
     """
+
+
+def spelled(method: object) -> str:
+    """A method as it is typed: the name of its file."""
+    return type(method).__module__.rpartition(".")[2]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from torch import Tensor
 
 from backdoor_lab.attacks._base import Attack
@@ -9,6 +12,15 @@ from backdoor_lab.datasets import DataSpec, ImageSet
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.store import Workshop
 from backdoor_lab.training import Recipe
+
+
+@contextmanager
+def inside() -> Iterator[None]:
+    """Refusals name the keys of the inner attack as they are typed."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("attack.", "attack.inner.")) from None
 
 
 class Wrapper(Attack):
@@ -22,14 +34,13 @@ class Wrapper(Attack):
         self.learns_trigger = inner.learns_trigger
 
     def check(self, shape: tuple[int, int, int], num_classes: int | None) -> None:
-        try:
+        with inside():
             self.inner.check(shape, num_classes)
-        except ConfigError as error:
-            raise ConfigError(str(error).replace("attack.", "attack.inner.")) from None
 
     def attach(self, spec: DataSpec, recipe: Recipe, seed: int) -> None:
         super().attach(spec, recipe, seed)
-        self.inner.attach(spec, recipe, seed)
+        with inside():
+            self.inner.attach(spec, recipe, seed)
 
     def prepare(self, shop: Workshop) -> None:
         self.inner.prepare(shop)
@@ -47,7 +58,8 @@ class Wrapper(Attack):
         return self.inner.stamp_cross(images)
 
     def choose(self, labels: Tensor) -> Tensor:
-        return self.inner.choose(labels)
+        with inside():
+            return self.inner.choose(labels)
 
     def poison(self, train: ImageSet) -> tuple[ImageSet, Tensor]:
         return self.inner.poison(train)

@@ -56,7 +56,7 @@ class Blended(Attack):
         if self.picture is None:
             return
         try:
-            Image.open(self.picture).verify()
+            Image.open(self.picture).load()
         except (OSError, SyntaxError) as error:
             raise ConfigError(
                 f"attack.picture={self.picture} is no picture ({type(error).__name__}); "

@@ -34,7 +34,7 @@ from backdoor_lab.attacks._continual import (
 )
 from backdoor_lab.attacks._wrapper import Wrapper
 from backdoor_lab.datasets import DataSpec, ImageSet, stratified, without
-from backdoor_lab.errors import ConfigError
+from backdoor_lab.errors import ConfigError, spelled
 from backdoor_lab.seeds import generator
 from backdoor_lab.store import Workshop
 from backdoor_lab.training import CropFlip, Manual, Recipe, constant, cosine
@@ -116,7 +116,7 @@ class SBL(Wrapper):
         super().check(shape, num_classes)
         if self.inner.learns_trigger or isinstance(self.inner, Wrapper):
             raise ConfigError(
-                f"attack.inner={type(self.inner).__name__} is more than a trigger that is ready "
+                f"attack.inner={spelled(self.inner)} is more than a trigger that is ready "
                 "before the victim; allowed: any attack but input_aware, sbl, adaptive"
             )
 
@@ -133,8 +133,14 @@ class SBL(Wrapper):
         rest, _ = self.stages(labels)
         if self.dat:
             return rest[:0]
+        count = round(self.inner.poison_rate * len(labels))
+        if not 1 <= count <= len(rest):
+            raise ConfigError(
+                f"attack.inner.poison_rate={self.inner.poison_rate} means {count} image(s) of the "
+                f"first stage; allowed: 1 to {len(rest)}"
+            )
         order = torch.randperm(len(rest), generator=generator(self.seed, "poison"))
-        return rest[order[: round(self.inner.poison_rate * len(labels))].sort().values]
+        return rest[order[:count].sort().values]
 
     def learn(
         self, model: nn.Module, poisoned: ImageSet, shop: Workshop, folder: Path | None

@@ -61,4 +61,5 @@ class RankScaling(Callback):
         self.scaled.append(count)
         if self.reset_momentum:
             for optimizer in trainer.optimizers:
-                optimizer.state.clear()
+                for parameter in pl_module.model.parameters():  # type: ignore[union-attr]
+                    optimizer.state.pop(parameter, None)

@@ -10,7 +10,7 @@ from torch import nn
 
 from backdoor_lab.aux_data import AuxiliarySet
 from backdoor_lab.datasets import DataSpec, ImageSet
-from backdoor_lab.errors import ConfigError
+from backdoor_lab.errors import ConfigError, spelled
 from backdoor_lab.seeds import generator
 from backdoor_lab.training import CropFlip, Engine, Recipe, Supervised, Tuning
 
@@ -49,15 +49,15 @@ class Defense(Supervised):
         Raises:
             ConfigError: names the key, what was given and what is allowed.
         """
-        name = type(self).__name__
+        name = spelled(self)
         if self.needs_images and not has_images:
             raise ConfigError(
-                f"aux=none, but defense {name} needs images; "
+                f"aux=none, but defense={name} needs images; "
                 "allowed: any other aux, or a defense without data such as clp"
             )
         if self.needs_labels and has_images and not labelled:
             raise ConfigError(
-                f"aux.labelled=false, but defense {name} needs labels; "
+                f"aux.labelled=false, but defense={name} needs labels; "
                 "allowed: true, or a defense without labels such as bcu"
             )
 
@@ -69,7 +69,7 @@ class Defense(Supervised):
         """
         if self.needs_batch_norm and not batch_norms(model):
             raise ConfigError(
-                f"model without BatchNorm, but defense {type(self).__name__} works on it; "
+                f"model without BatchNorm, but defense={spelled(self)} works on it; "
                 "allowed: a model that has some"
             )
 

@@ -29,12 +29,13 @@ class Manual(Supervised):
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         last = batch_idx + 1 == self.steps_per_epoch
         for config in self.trainer.lr_scheduler_configs:
-            if config.reduce_on_plateau:
+            if isinstance(config.scheduler, ReduceLROnPlateau):
                 continue
             if last or config.interval == "step":
-                config.scheduler.step()  # type: ignore[call-arg]
+                config.scheduler.step()
 
     def on_train_epoch_end(self) -> None:
+        """Step the schedules that look at the loss, which is known now."""
         for config in self.trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, ReduceLROnPlateau):
                 config.scheduler.step(self.trainer.callback_metrics["loss"])

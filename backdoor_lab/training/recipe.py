@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from torch import nn
@@ -35,6 +36,11 @@ class Recipe:
     weight_decay: NonNegative = 5e-4
     schedule: Callable[..., dict[str, Any]] = cosine
     drop_last: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse values that the schedule would choke on, before anything trains."""
+        nothing = nn.Parameter(torch.zeros(1))
+        self.schedule(SGD([nothing], lr=self.lr, momentum=self.momentum), self.epochs, 1)
 
     def optimizers(self, parameters: Iterable[nn.Parameter], steps: int) -> dict[str, Any]:
         """What `configure_optimizers` returns, for epochs of `steps` batches."""

@@ -7,6 +7,8 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim import lr_scheduler as schedulers
 
+from backdoor_lab.validation import Count, Index, NonNegative, Rate, validated
+
 
 def constant(optimizer: Optimizer, epochs: int, steps: int) -> dict[str, Any]:
     """The same rate throughout."""
@@ -14,12 +16,13 @@ def constant(optimizer: Optimizer, epochs: int, steps: int) -> dict[str, Any]:
     return {"scheduler": schedulers.ConstantLR(optimizer, factor=1.0), "interval": "epoch"}
 
 
+@validated
 def cosine(
     optimizer: Optimizer,
     epochs: int,
     steps: int,
-    t_max: int | None = None,
-    floor: float = 0.0,
+    t_max: Count | None = None,
+    floor: NonNegative = 0.0,
 ) -> dict[str, Any]:
     """Half a cosine from the rate to `floor`, a step an epoch.
 
@@ -30,8 +33,9 @@ def cosine(
     return {"scheduler": anneal, "interval": "epoch"}
 
 
+@validated
 def multi_step(
-    optimizer: Optimizer, epochs: int, steps: int, milestones: list[int], gamma: float = 0.1
+    optimizer: Optimizer, epochs: int, steps: int, milestones: list[Count], gamma: Rate = 0.1
 ) -> dict[str, Any]:
     """The rate times `gamma` at each milestone (epochs)."""
     del epochs, steps
@@ -39,10 +43,12 @@ def multi_step(
     return {"scheduler": decay, "interval": "epoch"}
 
 
-def one_cycle(
-    optimizer: Optimizer, epochs: int, steps: int, warm_up: float = 0.3
-) -> dict[str, Any]:
-    """Up to the rate and down to nothing, a step a batch; for short trainings."""
+@validated
+def one_cycle(optimizer: Optimizer, epochs: int, steps: int, warm_up: Rate = 0.3) -> dict[str, Any]:
+    """Up to the rate and down to nothing, a step a batch; for short trainings.
+
+    The momentum goes from 0.95 to 0.85 and back meanwhile, whatever the optimizer's was.
+    """
     peak = optimizer.param_groups[0]["lr"]
     cycle = schedulers.OneCycleLR(
         optimizer, peak, total_steps=max(2, epochs * steps), pct_start=warm_up
@@ -50,24 +56,26 @@ def one_cycle(
     return {"scheduler": cycle, "interval": "step"}
 
 
-def plateau(optimizer: Optimizer, epochs: int, steps: int, patience: int) -> dict[str, Any]:
+@validated
+def plateau(optimizer: Optimizer, epochs: int, steps: int, patience: Index) -> dict[str, Any]:
     """A tenth of the rate after more than `patience` epochs without a lower training loss."""
     del epochs, steps
     scheduler = schedulers.ReduceLROnPlateau(optimizer, patience=patience)
     return {"scheduler": scheduler, "interval": "epoch", "monitor": "loss"}
 
 
+@validated
 def backdoorbench(
     optimizer: Optimizer,
     epochs: int,
     steps: int,
-    t_max: int | None = None,
-    milestones: list[int] | None = None,
-    patience: int | None = None,
+    t_max: Count | None = None,
+    milestones: list[Count] | None = None,
+    patience: Index | None = None,
 ) -> dict[str, Any]:
     """`multi_step` where there are milestones, else `plateau` with a patience, else `cosine`."""
-    if milestones:
+    if milestones is not None:
         return multi_step(optimizer, epochs, steps, milestones)
-    if patience:
+    if patience is not None:
         return plateau(optimizer, epochs, steps, patience)
     return cosine(optimizer, epochs, steps, t_max)

@@ -329,9 +329,9 @@ def learnt():
 @pytest.mark.parametrize(
     ("attack", "refusal"),
     [
-        (SBL(learnt()), "^attack.inner=InputAware"),
-        (SBL(Adaptive(learnt())), "^attack.inner=Adaptive"),
-        (SBL(Adaptive(BadNets(0.1, 0))), "^attack.inner=Adaptive"),
+        (SBL(learnt()), "^attack.inner=input_aware"),
+        (SBL(Adaptive(learnt())), "^attack.inner=adaptive"),
+        (SBL(Adaptive(BadNets(0.1, 0))), "^attack.inner=adaptive"),
         (SBL(SBL(BadNets(0.1, 0))), "^attack.inner=SBL"),
         (Adaptive(SBL(learnt())), "^attack.inner.inner=InputAware"),
         (Adaptive(SBL(Adaptive(BadNets(0.1, 0)))), "^attack.inner.inner=Adaptive"),

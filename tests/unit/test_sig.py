@@ -25,14 +25,14 @@ def test_grey_stays_grey_at_the_zeros_of_the_sinusoid(side, frequency, delta):
     assert (row == 128).sum() < side / 4
 
 
-@pytest.mark.parametrize("level", [1, 64, 127, 200, 254])
-def test_every_level_survives_half_the_width(level):
-    assert stamped(32, level)[16] == level
+@pytest.mark.parametrize("side", [32, 64])
+def test_every_level_survives_half_the_width(side):
+    rows = torch.stack([stamped(side, level) for level in range(256)])
+    assert rows[:, side // 2].tolist() == list(range(256))
 
 
 @pytest.mark.parametrize(("side", "delta"), [(32, 40), (64, 40), (224, 60)])
 def test_truncation_never_takes_more_than_the_amplitude(side, delta):
     change = stamped(side, delta=delta) - 128
-    assert change.max() == (delta if side == 32 else change.max())
     assert -delta <= change.min() <= 2 - delta
     assert delta - 2 <= change.max() <= delta
