@@ -114,7 +114,7 @@ class Combat(Attack):
         share = len(self.choose(shop.train.labels)) / int((shop.train.labels == self.target).sum())
         rules = Rules(self.target, share, *self.weights, Views(*self.view_options, self.spec.flip))
         epochs, batch_size, lr = self.generator_epochs, self.recipe.batch_size, self.generator_lr
-        schedule = partial(multi_step, milestones=[epochs // 2, epochs * 3 // 4])
+        schedule = partial(multi_step, milestones=[max(1, epochs * part // 4) for part in (2, 3)])
         recipe = Recipe(epochs, batch_size, lr, schedule=schedule)
 
         def make(folder: Path) -> dict[str, Any]:

@@ -332,9 +332,9 @@ def learnt():
         (SBL(learnt()), "^attack.inner=input_aware"),
         (SBL(Adaptive(learnt())), "^attack.inner=adaptive"),
         (SBL(Adaptive(BadNets(0.1, 0))), "^attack.inner=adaptive"),
-        (SBL(SBL(BadNets(0.1, 0))), "^attack.inner=SBL"),
-        (Adaptive(SBL(learnt())), "^attack.inner.inner=InputAware"),
-        (Adaptive(SBL(Adaptive(BadNets(0.1, 0)))), "^attack.inner.inner=Adaptive"),
+        (SBL(SBL(BadNets(0.1, 0))), "^attack.inner=sbl"),
+        (Adaptive(SBL(learnt())), "^attack.inner.inner=input_aware"),
+        (Adaptive(SBL(Adaptive(BadNets(0.1, 0)))), "^attack.inner.inner=adaptive"),
     ],
 )
 def test_what_is_more_than_a_ready_trigger_is_refused(attack, refusal):

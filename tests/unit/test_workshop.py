@@ -1,12 +1,19 @@
 """What attacks need first is made once, and found again by what it was made from."""
 
+from pathlib import Path
+
+import pytest
 import torch
 from torch import nn
 
+from backdoor_lab.attacks import badnets
 from backdoor_lab.attacks.badnets import BadNets
 from backdoor_lab.attacks.blended import Blended
 from backdoor_lab.attacks.lf import LF
+from backdoor_lab.datasets import _images
+from backdoor_lab.models import preact_resnet
 from backdoor_lab.store.code import code_digest, sources
+from backdoor_lab.training import schedules
 
 
 def obtain(shop, settings, attack=None):
@@ -41,7 +48,8 @@ def test_the_code_of_an_attack_is_all_that_it_imports_from_attacks():
     import backdoor_lab.attacks.input_aware as module
 
     names = {file.name for file in sources(module, set())}
-    assert names == {"_base.py", "input_aware.py", "masks.py", "classifier.py"}
+    attack = {"_base.py", "_views.py", "input_aware.py", "masks.py"}
+    assert names == attack | {"classifier.py", "_images.py", "seeds.py"}
 
 
 def test_the_code_of_an_attack_holds_the_callbacks_that_act_on_it():
@@ -51,8 +59,16 @@ def test_the_code_of_an_attack_holds_the_callbacks_that_act_on_it():
     assert {"callbacks/rank_scaling.py", "models/rank_scaling.py"} <= places
 
 
-def test_a_mended_model_is_another_maker(model):
-    assert code_digest(BadNets(0.1, 0)) != code_digest(BadNets(0.1, 0), model)
+@pytest.mark.parametrize("mended", [preact_resnet, badnets, _images, schedules])
+def test_mended_code_is_another_maker(model, monkeypatch, mended):
+    before = code_digest(BadNets(0.1, 0), model)
+    read = Path.read_bytes
+
+    def changed(file):
+        return read(file) + b"#" * (file == Path(mended.__file__))
+
+    monkeypatch.setattr(Path, "read_bytes", changed)
+    assert code_digest(BadNets(0.1, 0), model) != before
 
 
 def test_the_clean_model_is_trained_once_for_all_attacks(shop):
