@@ -14,6 +14,7 @@ from backdoor_lab.models import ModelFactory
 from backdoor_lab.store import Store, Workshop
 from backdoor_lab.training import Engine, Recipe
 from backdoor_lab.victims import clean_model
+from tests.tiny import Tiny
 
 configuration.register()
 
@@ -48,6 +49,12 @@ def spec():
 def model(spec):
     factory = ModelFactory("preact_resnet18", options={"width": 16})
     return factory.build(spec, seed=0).eval()
+
+
+@pytest.fixture
+def tiny():
+    torch.manual_seed(0)
+    return Tiny()
 
 
 @pytest.fixture(scope="session")

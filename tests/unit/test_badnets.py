@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from backdoor_lab.attacks.badnets import BadNets
+from backdoor_lab.attacks.badnets import BadNets, random_cells
 from backdoor_lab.datasets import DataSpec
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.training import Recipe
@@ -94,6 +94,28 @@ def test_a_random_patch_follows_from_the_seed_and_has_colours():
     patch = first[:, 29:, 29:]
     assert not torch.equal(patch[0], patch[1])
     assert len(patch.unique()) > 20
+
+
+def test_random_patch_has_27_values_of_the_seed():
+    first, same, other = (attached(seed=seed, pattern="random") for seed in (0, 0, 1))
+    patch = first.levels[:, -3:, -3:]
+    assert torch.equal(first.levels, same.levels)
+    assert not torch.equal(first.levels, other.levels)
+    assert len(patch.unique()) > 20
+    assert (first.levels * 255).frac().abs().max() < 1e-4
+    assert first.mask.sum() == 27
+    drawn = torch.randn((3, 3, 3), generator=torch.Generator().manual_seed(5)).sigmoid()
+    cells = random_cells(3, torch.Generator().manual_seed(5))
+    assert torch.allclose(cells / 255, drawn, atol=0.5 / 255 + 1e-6)
+
+
+@pytest.mark.parametrize("resize", ["native", "bilinear"])
+def test_random_patch_exists_at_other_sizes(resize):
+    attack = BadNets(0.1, 0, pattern="random", resize=resize)
+    spec = DataSpec("x", ("a", "b"), (3, 64, 64), (0.0,) * 3, (1.0,) * 3, 4, False)
+    attack.attach(spec, Recipe(epochs=1, batch_size=2, lr=0.1), 0)
+    assert attack.levels.shape == attack.mask.shape == (3, 64, 64)
+    assert attack.mask.sum() == 3 * {"native": 36, "bilinear": 49}[resize]
 
 
 def test_grey_images_get_a_grey_patch():

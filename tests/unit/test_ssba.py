@@ -87,8 +87,7 @@ def test_images_keep_shape_and_range(residual, bits, size, channels):
     attack = attached(tiny(bits=bits, residual=residual), size, channels=channels)
     encoded = attack.trigger(torch.rand(2, channels, size, size))
     assert encoded.shape == (2, channels, size, size)
-    assert encoded.min() >= 0
-    assert encoded.max() <= 1
+    assert 0 <= encoded.min() <= encoded.max() <= 1
 
 
 def test_the_residual_form_adds_to_the_image():
@@ -113,11 +112,10 @@ def test_the_gate_opens_once_and_stays_open():
     batch = (torch.rand(64, 3, 32, 32), None)
     passes = []
     for bias in (-1e3, None, -1e3):  # guesses half of the bits; reads all; guesses again
-        reader = coding.model.decoder[-1]
         if bias is None:
             coding.schedule = Schedule(0.0, 1, 1, 10)
         else:
-            nn.init.constant_(reader.bias, bias)
+            nn.init.constant_(coding.model.decoder[-1].bias, bias)
             coding.schedule = Schedule(0.9, 1, 1, 10)
         coding.training_step(batch, 0)
         passes.append(int(coding.since))
@@ -177,8 +175,7 @@ def test_code_is_read_from_images_whose_residuals_differ(trained):
 
 
 def test_each_stamped_image_lies_nearest_to_its_own(trained):
-    attack, _, _ = trained
-    images = smooth()
+    attack, images = trained[0], smooth()
     distances = torch.cdist(attack.stamp(images).flatten(1).float(), images.flatten(1).float())
     assert torch.equal(distances.argmin(1), torch.arange(len(images)))
 
