@@ -6,6 +6,8 @@ import sys
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from backdoor_lab.configuration import ROOT
 
@@ -49,13 +51,19 @@ def test_one_run_leaves_a_result_and_pictures(outputs):
     assert result["command"].startswith("python run.py ")
     (folder,) = (file.parent for file in (outputs / "one").rglob("result.json"))
     assert {"trigger.png", "scores.png", "features.png"} <= {file.name for file in folder.iterdir()}
+    (victim,) = (outputs / "one" / "victims").rglob("model.safetensors")
+    before, after = load_file(victim), load_file(folder / "purified.safetensors")
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
     again = lab(*arguments, *short, "logger=csv")
     assert "finished already" in again
 
 
 def test_triggered_images_are_written_for_use_outside(outputs):
     folder = outputs / "one"  # its victim is there already
-    text = lab(f"paths.outputs={folder}", "attack=badnets", "export=poisoned", *QUICK[:3])
+    text = lab(
+        f"paths.outputs={folder}", "attack=badnets", "export=poisoned", "aux=none", *QUICK[:3]
+    )
     assert "triggered images:" in text
     (test,) = (folder / "exports").rglob("test.npz")
     held = np.load(test)
