@@ -107,13 +107,3 @@ def test_first_stages_are_scaled_too_and_kept_apart(
         (part, ["RankScaling(1.0, 'centred', True, False)"]), (part, []),
     ]  # fmt: skip
     assert asked[0][2] != asked[1][2]
-
-
-@pytest.mark.parametrize(("include_last", "calls"), [(True, 1), (False, 0)])
-def test_the_victim_is_scaled_after_each_epoch(shop, model, include_last, calls):
-    attack = Adaptive(BadNets(0.1, 0), tau=1, include_last=include_last)
-    attack.attach(shop.data.spec, shop.recipe, seed=0)
-    chosen = attack.train_victim(model, shop)
-    assert len(chosen) == 6
-    assert len(attack.details["scaled_components"]) == calls
-    assert sum(attack.details["scaled_components"]) >= 20 * calls
