@@ -12,7 +12,7 @@ from typing import Any
 
 from backdoor_lab.configuration import CONF, versions
 
-CELL = ("dataset", "model", "attack", "defense", "aux", "calibration", "protocol", "recipe", "seed")
+CELL = ("dataset", "model", "attack", "defense", "aux", "calibration", "seed")
 
 
 def attack_names() -> list[str]:
@@ -24,8 +24,8 @@ def attack_names() -> list[str]:
 def newest_results(folder: Path) -> dict[Path, dict[str, Any]]:
     """Results below `folder` by file, the newest of each cell.
 
-    Cells are told apart by the chosen names and the seed, so that a run with other values under the
-    same names takes the place of the earlier one.
+    Cells are told apart by what a benchmark's table names, so that a run with other values (or
+    another protocol) takes the place of the earlier one.
     """
     cells: dict[tuple[Any, ...], Path] = {}
     results: dict[Path, dict[str, Any]] = {}
