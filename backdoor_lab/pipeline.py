@@ -24,7 +24,7 @@ from backdoor_lab.victims import clean_model, obtain_victim
 def run(cfg: DictConfig, names: Names, folder: Path) -> dict[str, Any]:
     """Make or find the victim, purify it, judge both, and leave `result.json` in `folder`."""
     parts = Parts.of(cfg)
-    engine, seed = parts.engine, int(cfg.seed)
+    engine, seed, code = parts.engine, int(cfg.seed), parts.code()
     config = OmegaConf.to_container(cfg, resolve=True)
     with parts.tracker.run(
         names.title, names.group, "purify", names.tags, {"config": config}, folder
@@ -58,7 +58,7 @@ def run(cfg: DictConfig, names: Names, folder: Path) -> dict[str, Any]:
             "trigger": exam.stealth(),
             "details": dict(zip(("attack", "aux", "defense"), details, strict=True)),
             "victim_folder": victim.folder.name,
-            "code": parts.code(),
+            "code": code,
         }
         if cfg.pictures:
             tracker.images(draw_pictures(folder, result, victim.model, purified, exam, engine))
