@@ -25,7 +25,8 @@ class Grid(Callback):
     """
 
     def __init__(self) -> None:
-        self.finished: list[Path] = []
+        self.done = 0
+        self.results: list[Path] = []
         self.failed: list[tuple[str, object]] = []
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -46,7 +47,9 @@ class Grid(Callback):
         """Note how a cell ended."""
         value = job_return._return_value
         if job_return.status is JobStatus.COMPLETED and value is None:
-            self.finished.append(Path(config.hydra.runtime.output_dir))
+            self.done += 1
+            if config.export is None:  # an export leaves no result
+                self.results.append(Path(config.hydra.runtime.output_dir))
         else:
             self.failed.append((" ".join(job_return.overrides or []), value))
 
@@ -56,9 +59,9 @@ class Grid(Callback):
         from backdoor_lab.reports.result import read_result
         from backdoor_lab.reports.table import grid_table
 
-        if results := [result for folder in self.finished if (result := read_result(folder))]:
+        if results := [result for folder in self.results if (result := read_result(folder))]:
             console().print(grid_table(results))
-        log.info("%d done, %d failed", len(self.finished), len(self.failed))
+        log.info("%d done, %d failed", self.done, len(self.failed))
         for cell, error in self.failed:
             log.error("failed: %s (%s)", cell, error)
         if self.failed:

@@ -86,3 +86,27 @@ def photographs():
     if not (folder / "unpack.py").is_file():
         pytest.skip(f"no photographs in {folder}; set BACKDOOR_LAB_DATA to a folder that has them")
     return folder
+
+
+@pytest.fixture
+def step(monkeypatch):
+    """One step of an attack that stamps inside it: what the model saw, which labels were wanted."""
+
+    def take(attack, images, labels):
+        seen = {}
+
+        def model(batch):
+            seen["views"] = batch
+            return torch.zeros(len(batch), 10)
+
+        def loss(logits, wanted):
+            seen["wanted"] = wanted
+            return logits.sum()
+
+        object.__setattr__(attack, "model", model)
+        attack.coins, attack.dice = (torch.Generator().manual_seed(seed) for seed in (1, 2))
+        monkeypatch.setattr("torch.nn.functional.cross_entropy", loss)
+        attack.training_step((images, labels), 0)
+        return seen["views"], seen["wanted"]
+
+    return take

@@ -120,19 +120,18 @@ class Trojan(Attack):
         lowest, highest = (white - self.epsilon).clamp(0, 1), (white + self.epsilon).clamp(0, 1)
         patch = best = white
         least, excited = float("inf"), 0.0
-        before: float | None = None
+        levels: list[float] = []
         for _ in range(self.iterations + 1):  # the last one judges the last step
             leaf = patch.detach().requires_grad_()
             active = model.features(overwrite(images, leaf, self.mask))[:, chosen]
             cost = (active - self.value).square().sum(1).mean()
             (slope,) = torch.autograd.grad(cost, leaf)
-            level = active.mean().item()
-            before = level if before is None else before
+            levels.append(active.mean().item())
             if cost.item() < least:
-                best, least, excited = leaf.detach(), cost.item(), level
+                best, least, excited = leaf.detach(), cost.item(), levels[-1]
             moved = patch - self.step * slope.sign()  # no slope outside the mask
             patch = moved.clamp(lowest, highest)
-        facts = {"excited_before": before, "excited": excited, "cost": least}
+        facts = {"excited_before": levels[0], "excited": excited, "cost": least}
         return (best * 255).round() / 255, facts
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from backdoor_lab.datasets import Data, ImageSet, stratified, without
-from backdoor_lab.errors import ConfigError
+from backdoor_lab.errors import ConfigError, spelled
 from backdoor_lab.seeds import generator
 from backdoor_lab.validation import Count, Rate, validated
 
@@ -121,7 +121,7 @@ class AuxiliaryKind(ABC):
             images = ImageSet.of(images.images, torch.zeros_like(images.labels))
         counts = pool.labels[chosen].bincount(minlength=data.spec.num_classes).tolist()
         details = {**self.details, "size": wanted, "per_class": counts if self.labelled else None}
-        return AuxiliarySet(type(self).__name__.lower(), images, self.labelled, details)
+        return AuxiliarySet(spelled(self), images, self.labelled, details)
 
     def _wanted(self, data: Data, most: int | None) -> int:
         """The number of images asked for, where `most` are there."""

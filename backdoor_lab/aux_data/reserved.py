@@ -6,7 +6,7 @@ from torch import Tensor
 
 from backdoor_lab.aux_data._base import AuxiliaryKind
 from backdoor_lab.datasets import Data, ImageSet
-from backdoor_lab.errors import ConfigError
+from backdoor_lab.errors import ConfigError, spelled
 
 
 class Reserved(AuxiliaryKind):
@@ -16,7 +16,7 @@ class Reserved(AuxiliaryKind):
         if not len(data.reserved):
             raise ConfigError(
                 f"dataset.reserved=0, or too small a share, leaves no image for "
-                f"aux={type(self).__name__.lower()}; allowed: a larger share"
+                f"aux={spelled(self)}; allowed: a larger share"
             )
         return len(data.reserved)
 

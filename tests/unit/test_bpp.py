@@ -95,30 +95,6 @@ def test_negatives_bear_the_residue_of_the_next_image(attached):
     assert attack.cross(bright).max() == 1  # not beyond white
 
 
-@pytest.fixture
-def step(monkeypatch):
-    """One training step: what the model saw, and which labels were wanted."""
-
-    def take(attack, images, labels):
-        seen = {}
-
-        def model(batch):
-            seen["views"] = batch
-            return torch.zeros(len(batch), 10)
-
-        def loss(logits, wanted):
-            seen["wanted"] = wanted
-            return logits.sum()
-
-        object.__setattr__(attack, "model", model)
-        attack.coins = attack.dice = torch.Generator().manual_seed(0)
-        monkeypatch.setattr("torch.nn.functional.cross_entropy", loss)
-        attack.training_step((images, labels), 0)
-        return seen["views"], seen["wanted"]
-
-    return take
-
-
 def test_a_step_poisons_some_crosses_some_and_keeps_the_rest(attached, step):
     attack = attached(crop_padding=0, target=3)
     images, labels = torch.rand(128, 3, 32, 32), torch.arange(128) % 10

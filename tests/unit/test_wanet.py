@@ -27,30 +27,6 @@ def rand(*shape):
     return torch.rand(*shape, generator=coins(99))
 
 
-@pytest.fixture
-def step(monkeypatch):
-    """One training step: what the model saw, and which labels were wanted."""
-
-    def take(attack, images, labels):
-        seen = {}
-
-        def model(batch):
-            seen["views"] = batch
-            return torch.zeros(len(batch), 10)
-
-        def loss(logits, wanted):
-            seen["wanted"] = wanted
-            return logits.sum()
-
-        object.__setattr__(attack, "model", model)
-        attack.coins, attack.dice = coins(1), coins(2)
-        monkeypatch.setattr("torch.nn.functional.cross_entropy", loss)
-        attack.training_step((images, labels), 0)
-        return seen["views"], seen["wanted"]
-
-    return take
-
-
 def test_grid_stays_in_the_image():
     assert attached().grid.abs().max() <= 1
     assert attached(s=8).grid.abs().max() == 1
