@@ -13,7 +13,7 @@ def derive(seed: int, purpose: str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def generator(seed: int, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
+def generator_for(seed: int, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
     """A generator of its own for one purpose, so that no draw shifts another."""
     return torch.Generator(device).manual_seed(derive(seed, purpose))
 

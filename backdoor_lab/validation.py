@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, validate_call
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 Rate = Annotated[float, Field(gt=0, le=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backdoor_lab.seeds import generator
+from backdoor_lab.seeds import generator_for
 from backdoor_lab.training import CropFlip, Recipe, Tuning
 
 
@@ -72,7 +72,7 @@ class AdversarialTraining(Tuning):
         self.ascent = ascent
 
     def on_train_epoch_start(self) -> None:
-        self.dice = generator(self.seed, f"pgd {self.current_epoch}", self.device)
+        self.dice = generator_for(self.seed, f"pgd {self.current_epoch}", self.device)
         grown = min(1.0, 2 * (self.current_epoch + 1) / self.recipe.epochs)
         self.now = self.ascent.scaled(grown)
 

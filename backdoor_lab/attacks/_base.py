@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from backdoor_lab.datasets import DataSpec, ImageSet, truncate
 from backdoor_lab.errors import ConfigError
-from backdoor_lab.seeds import generator
+from backdoor_lab.seeds import generator_for
 from backdoor_lab.store import Workshop
 from backdoor_lab.training import CropFlip, Recipe, Supervised
-from backdoor_lab.validation import Index, Share, validated
+from backdoor_lab.validation import Fraction, Index, validated
 
 Base = Literal["train_set", "target_class"]
 
@@ -57,7 +57,7 @@ class Attack(Supervised):
     @validated
     def __init__(
         self,
-        poison_rate: Share,
+        poison_rate: Fraction,
         target: Index,
         all_to_all: bool = False,
         poison_rate_base: Base = "train_set",
@@ -105,7 +105,7 @@ class Attack(Supervised):
         self.check(spec.shape, spec.num_classes)
         self.spec, self.recipe, self.seed = spec, recipe, seed
         self.augment = CropFlip(spec.padding, spec.flip)
-        self.build(generator(seed, "trigger"))
+        self.build(generator_for(seed, "trigger"))
 
     def train_trigger(self, images: Tensor) -> Tensor:
         """`trigger` as the poisoned training images bear it; the same unless a method says else."""
@@ -154,7 +154,7 @@ class Attack(Supervised):
                 f"attack.poison_rate={self.poison_rate} of {self.poison_rate_base} means {count} "
                 f"image(s); allowed: 1 to {len(candidates)}"
             )
-        draw = generator(self.seed, "poison")
+        draw = generator_for(self.seed, "poison")
         order = torch.randperm(len(candidates), generator=draw)
         return candidates[order[:count]].sort().values
 

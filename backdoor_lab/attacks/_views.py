@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from backdoor_lab.seeds import generator
+from backdoor_lab.seeds import generator_for
 from backdoor_lab.training import CropFlip
 
 
@@ -68,4 +68,4 @@ def streams(
     seed: int, purpose: str, device: torch.device
 ) -> tuple[torch.Generator, torch.Generator]:
     """The coins (CPU) and the dice (`device`) of one purpose."""
-    return generator(seed, purpose), generator(seed, purpose, device)
+    return generator_for(seed, purpose), generator_for(seed, purpose, device)

@@ -19,7 +19,7 @@ from torch import Tensor
 from backdoor_lab.attacks._base import Attack, Base
 from backdoor_lab.datasets import nearest
 from backdoor_lab.errors import ConfigError
-from backdoor_lab.validation import Count, Index, Share, validated
+from backdoor_lab.validation import Count, Fraction, Index, validated
 
 Pattern = Literal["square", "grid", "checkerboard", "random"]
 
@@ -50,7 +50,7 @@ class BadNets(Attack):
     @validated
     def __init__(
         self,
-        poison_rate: Share,
+        poison_rate: Fraction,
         target: Index,
         all_to_all: bool = False,
         poison_rate_base: Base = "train_set",

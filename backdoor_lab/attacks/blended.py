@@ -17,7 +17,7 @@ from torch import Tensor
 
 from backdoor_lab.attacks._base import Attack, Base
 from backdoor_lab.errors import ConfigError
-from backdoor_lab.validation import Index, Rate, Share, validated
+from backdoor_lab.validation import Fraction, Index, Rate, validated
 
 
 class Blended(Attack):
@@ -38,7 +38,7 @@ class Blended(Attack):
     @validated
     def __init__(
         self,
-        poison_rate: Share,
+        poison_rate: Fraction,
         target: Index,
         all_to_all: bool = False,
         poison_rate_base: Base = "train_set",

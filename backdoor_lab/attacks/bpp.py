@@ -19,7 +19,7 @@ from backdoor_lab.attacks._views import Views, portion, streams
 from backdoor_lab.datasets import DataSpec
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.training import Recipe
-from backdoor_lab.validation import Count, Index, NonNegative, Share, validated
+from backdoor_lab.validation import Count, Fraction, Index, NonNegative, validated
 
 
 class Bpp(Attack):
@@ -44,16 +44,16 @@ class Bpp(Attack):
     @validated
     def __init__(
         self,
-        poison_rate: Share,
+        poison_rate: Fraction,
         target: Index,
         all_to_all: bool = False,
-        negative_rate: Share = 0.1,
+        negative_rate: Fraction = 0.1,
         levels: Count = 8,
         dithering: bool = False,
         crop_padding: Index = 5,
-        crop_probability: Share = 0.8,
+        crop_probability: Fraction = 0.8,
         rotation: NonNegative = 10,
-        rotation_probability: Share = 0.5,
+        rotation_probability: Fraction = 0.5,
     ) -> None:
         super().__init__(poison_rate, target, all_to_all)
         self.negative_rate = negative_rate

@@ -28,10 +28,10 @@ from backdoor_lab.attacks._views import Views, streams
 from backdoor_lab.attacks.networks.unet import UNet
 from backdoor_lab.datasets import ImageSet, nearest
 from backdoor_lab.errors import ConfigError
-from backdoor_lab.seeds import derive, generator, seeded
+from backdoor_lab.seeds import derive, generator_for, seeded
 from backdoor_lab.store import Workshop
 from backdoor_lab.training import Manual, Recipe, multi_step
-from backdoor_lab.validation import Count, Index, NonNegative, Positive, Rate, Share, validated
+from backdoor_lab.validation import Count, Fraction, Index, NonNegative, Positive, Rate, validated
 
 
 class Combat(Attack):
@@ -63,7 +63,7 @@ class Combat(Attack):
     @validated
     def __init__(
         self,
-        poison_rate: Share,
+        poison_rate: Fraction,
         target: Index,
         poison_rate_base: Base = "target_class",
         noise_rate: NonNegative = 0.08,
@@ -77,9 +77,9 @@ class Combat(Attack):
         generator_lr: Positive = 0.01,
         width: Count = 64,
         crop_padding: Index = 5,
-        crop_probability: Share = 0.8,
+        crop_probability: Fraction = 0.8,
         rotation: NonNegative = 10,
-        rotation_probability: Share = 0.25,
+        rotation_probability: Fraction = 0.25,
     ) -> None:
         super().__init__(poison_rate, target, False, poison_rate_base)
         self.noise_rate, self.ratio = noise_rate, ratio
@@ -103,11 +103,11 @@ class Combat(Attack):
         self.distortion = Distortion(unet, self.noise_rate, self.ratio, self.sigma)
 
     def trigger(self, images: Tensor) -> Tensor:
-        dice = generator(0, "combat test", images.device)  # no state: alike for all seeds
+        dice = generator_for(0, "combat test", images.device)  # no state: alike for all seeds
         return self.distortion(images, dice if self.blur_at_test else None)
 
     def train_trigger(self, images: Tensor) -> Tensor:
-        return self.distortion(images, generator(self.seed, "combat train", images.device))
+        return self.distortion(images, generator_for(self.seed, "combat train", images.device))
 
     def prepare(self, shop: Workshop) -> None:
         clean = shop.clean_model()

@@ -33,7 +33,7 @@ from backdoor_lab.errors import ConfigError
 from backdoor_lab.seeds import seeded
 from backdoor_lab.store import Workshop
 from backdoor_lab.training import Manual, Recipe
-from backdoor_lab.validation import Count, Index, NonNegative, Positive, Share, validated
+from backdoor_lab.validation import Count, Fraction, Index, NonNegative, Positive, validated
 
 MILESTONES = [200, 300, 400, 500]
 
@@ -65,13 +65,13 @@ class InputAware(Attack, Paired, Manual):
     @validated
     def __init__(
         self,
-        poison_rate: Share,
+        poison_rate: Fraction,
         target: Index,
         all_to_all: bool = False,
-        cross_rate: Share = 0.1,
+        cross_rate: Fraction = 0.1,
         mask_epochs: Count = 25,
         count_mask_epochs: bool = True,
-        mask_density: Share = 0.032,
+        mask_density: Fraction = 0.032,
         lambda_div: NonNegative = 1,
         lambda_norm: NonNegative = 100,
         generator_lr: Positive = 0.01,

@@ -23,10 +23,10 @@ from backdoor_lab.attacks._base import Attack, Base
 from backdoor_lab.datasets import ImageSet
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.models import frozen_copy
-from backdoor_lab.seeds import derive, generator
+from backdoor_lab.seeds import derive, generator_for
 from backdoor_lab.store import Workshop
 from backdoor_lab.training import Engine, Recipe, one_cycle, whole
-from backdoor_lab.validation import Count, Index, Positive, Rate, Share, validated
+from backdoor_lab.validation import Count, Fraction, Index, Positive, Rate, validated
 
 HELD_OUT = 0.05  # share of the training images that the robust model is judged by
 SIGNS = [[-1, -1, 1], [-1, 1, -1], [1, -1, 1]]  # of a right corner
@@ -60,7 +60,7 @@ class LC(Attack):
     @validated
     def __init__(
         self,
-        poison_rate: Share,
+        poison_rate: Fraction,
         target: Index,
         poison_rate_base: Base = "target_class",
         eps: Positive = 8,
@@ -105,7 +105,7 @@ class LC(Attack):
         training = AdversarialTraining(robust, recipe, self.augment, seed, self.robust_ascent)
 
         def make(folder: Path) -> dict[str, Any]:
-            held, rest = divided(shop.train, HELD_OUT, generator(self.seed, "held out"))
+            held, rest = divided(shop.train, HELD_OUT, generator_for(self.seed, "held out"))
             shop.engine.fit(training, rest, "robust model", folder=folder)
             return robustness(robust, held, self.robust_ascent, shop.engine)
 

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from backdoor_lab.attacks._base import Attack, Base
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.models import frozen_copy
-from backdoor_lab.seeds import generator
+from backdoor_lab.seeds import generator_for
 from backdoor_lab.store import Workshop
-from backdoor_lab.validation import Count, Index, Positive, Rate, Share, validated
+from backdoor_lab.validation import Count, Fraction, Index, Positive, Rate, validated
 
 OVERSHOOT = 0.02  # beyond the border, as in DeepFool's paper
 HELD_OUT = 1000  # training images that measure the fooling rate, at most
@@ -52,7 +52,7 @@ class LF(Attack):
     @validated
     def __init__(
         self,
-        poison_rate: Share,
+        poison_rate: Fraction,
         target: Index,
         all_to_all: bool = False,
         poison_rate_base: Base = "train_set",
@@ -91,7 +91,7 @@ class LF(Attack):
                 f"allowed: 1 to {len(shop.train) - 1}"
             )
         clean = shop.clean_model()
-        order = torch.randperm(len(shop.train), generator=generator(shop.seed, "lf images"))
+        order = torch.randperm(len(shop.train), generator=generator_for(shop.seed, "lf images"))
 
         def make(folder: Path) -> dict[str, Any]:
             del folder  # takes too short to be resumed

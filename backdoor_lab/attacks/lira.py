@@ -31,7 +31,7 @@ from backdoor_lab.models.classifier import Normalize
 from backdoor_lab.seeds import derive, seeded
 from backdoor_lab.store import Workshop
 from backdoor_lab.training import Manual, Recipe, constant
-from backdoor_lab.validation import Count, Index, NonNegative, Positive, Share, validated
+from backdoor_lab.validation import Count, Fraction, Index, NonNegative, Positive, validated
 
 NETWORKS: dict[str, type[Autoencoder | UNet]] = {"autoencoder": Autoencoder, "unet": UNet}
 
@@ -61,7 +61,7 @@ class LIRA(Attack):
         target: Index,
         all_to_all: bool = False,
         eps: Positive = 0.1,
-        alpha: Share = 0.5,
+        alpha: Fraction = 0.5,
         network: Literal["autoencoder", "unet"] = "autoencoder",
         stage1_epochs: Count = 50,
         stage1_lr: Positive = 0.01,

@@ -35,7 +35,7 @@ from backdoor_lab.attacks._continual import (
 from backdoor_lab.attacks._wrapper import Wrapper
 from backdoor_lab.datasets import DataSpec, ImageSet, stratified, without
 from backdoor_lab.errors import ConfigError, spelled
-from backdoor_lab.seeds import generator
+from backdoor_lab.seeds import generator_for
 from backdoor_lab.store import Workshop
 from backdoor_lab.training import CropFlip, Manual, Recipe, constant, cosine
 from backdoor_lab.validation import Count, NonNegative, Positive, Rate, validated
@@ -139,7 +139,7 @@ class SBL(Wrapper):
                 f"attack.inner.poison_rate={self.inner.poison_rate} means {count} image(s) of the "
                 f"first stage; allowed: 1 to {len(rest)}"
             )
-        order = torch.randperm(len(rest), generator=generator(self.seed, "poison"))
+        order = torch.randperm(len(rest), generator=generator_for(self.seed, "poison"))
         return rest[order[:count].sort().values]
 
     def learn(
@@ -153,7 +153,7 @@ class SBL(Wrapper):
             task, change = shop.train.take(first), unchanged
         size = self.first.batch_size
         batches = shop.engine.batches(task, size, seed=self.seed, augment=self.augment)
-        dice = generator(self.seed, "sbl fisher", self.device)
+        dice = generator_for(self.seed, "sbl fisher", self.device)
         seen = (change(images, labels, dice) for images, labels in batches)
         self.penalty = self.hold(model, seen, 2 * len(batches) * size)  # half the mean: theirs
         with self.statistics(model):
@@ -167,7 +167,7 @@ class SBL(Wrapper):
 
     def stages(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Positions of the first stage's images and the second's, the same for all seeds."""
-        clean = stratified(labels, self.clean_share, generator(0, "sbl split"))
+        clean = stratified(labels, self.clean_share, generator_for(0, "sbl split"))
         if not 2 <= len(clean) <= len(labels) - 2:
             raise ConfigError(
                 f"attack.clean_share={self.clean_share} means {len(clean)} of {len(labels)} "
@@ -229,7 +229,7 @@ class FirstStage(Manual):
         self.seed = attack.seed
 
     def on_train_epoch_start(self) -> None:
-        self.dice = generator(self.seed, f"sbl {self.current_epoch}", self.device)
+        self.dice = generator_for(self.seed, f"sbl {self.current_epoch}", self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, labels = self.poisoning(*batch, self.dice)

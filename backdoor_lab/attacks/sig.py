@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from backdoor_lab.attacks._base import Attack, Base
-from backdoor_lab.validation import Count, Index, Positive, Share, validated
+from backdoor_lab.validation import Count, Fraction, Index, Positive, validated
 
 
 class SIG(Attack):
@@ -34,7 +34,7 @@ class SIG(Attack):
     @validated
     def __init__(
         self,
-        poison_rate: Share,
+        poison_rate: Fraction,
         target: Index,
         poison_rate_base: Base = "target_class",
         delta: Positive = 40,

@@ -24,16 +24,16 @@ from backdoor_lab.attacks._base import Attack, Base
 from backdoor_lab.attacks.networks.steganography import Coder
 from backdoor_lab.datasets import ImageSet, nearest
 from backdoor_lab.errors import ConfigError
-from backdoor_lab.seeds import derive, generator, seeded
+from backdoor_lab.seeds import derive, generator_for, seeded
 from backdoor_lab.store import Workshop
 from backdoor_lab.training import Recipe, Supervised
 from backdoor_lab.validation import (
     Count,
+    Fraction,
     Index,
     NonNegative,
     Positive,
     Rate,
-    Share,
     validated,
 )
 
@@ -82,7 +82,7 @@ class SSBA(Attack):
     @validated
     def __init__(
         self,
-        poison_rate: Share,
+        poison_rate: Fraction,
         target: Index,
         all_to_all: bool = False,
         poison_rate_base: Base = "train_set",
@@ -92,7 +92,7 @@ class SSBA(Attack):
         epochs: Count = 20,
         lr: Positive = 1e-4,
         batch_size: Count = 64,
-        gate: Share = 0.9,
+        gate: Fraction = 0.9,
         hold: Index = 1000,
         ramp: Count = 3000,
         weight: NonNegative = 10,
@@ -163,7 +163,7 @@ class Coding(Supervised):
         self.register_buffer("since", torch.tensor(-1))  # a buffer, so that it is resumed
 
     def on_train_epoch_start(self) -> None:
-        self.dice = generator(self.seed, f"ssba {self.current_epoch}", self.device)
+        self.dice = generator_for(self.seed, f"ssba {self.current_epoch}", self.device)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, _ = batch
@@ -192,7 +192,7 @@ def accuracy(logits: Tensor, codes: Tensor) -> Tensor:
 
 def split(train: ImageSet, seed: int) -> tuple[ImageSet, ImageSet]:
     """What the coder learns from, and a tenth (up to 1,000 images) that judges it."""
-    order = torch.randperm(len(train), generator=generator(seed, "ssba split"))
+    order = torch.randperm(len(train), generator=generator_for(seed, "ssba split"))
     count = min(max(len(train) // 10, 1), 1000)
     return train.take(order[count:]), train.take(order[:count])
 
@@ -205,7 +205,7 @@ def judge(coder: Coder, images: Tensor, code: Tensor, seed: int) -> dict[str, fl
     images are compared, as in the trigger.
     """
     clean = images.float() / 255
-    codes = random_codes(len(images), len(code), generator(seed, "ssba judge", images.device))
+    codes = random_codes(len(images), len(code), generator_for(seed, "ssba judge", images.device))
     read = coder.decoder(nearest(coder.encoder(clean, codes) * 255) / 255)
     marked = nearest(coder.encoder(clean, code.expand(len(images), -1)) * 255).float()
     psnr = peak_signal_noise_ratio(marked, images.float(), data_range=255.0, dim=(1, 2, 3))

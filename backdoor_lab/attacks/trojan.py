@@ -21,9 +21,9 @@ from torch import Tensor
 from backdoor_lab.attacks._base import Attack, Base
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.models import Classifier, frozen_copy
-from backdoor_lab.seeds import generator
+from backdoor_lab.seeds import generator_for
 from backdoor_lab.store import Workshop
-from backdoor_lab.validation import Count, Index, Positive, Rate, Share, validated
+from backdoor_lab.validation import Count, Fraction, Index, Positive, Rate, validated
 
 
 class Trojan(Attack):
@@ -50,7 +50,7 @@ class Trojan(Attack):
     @validated
     def __init__(
         self,
-        poison_rate: Share,
+        poison_rate: Fraction,
         target: Index,
         all_to_all: bool = False,
         poison_rate_base: Base = "train_set",
@@ -97,7 +97,7 @@ class Trojan(Attack):
 
         def make(folder: Path) -> dict[str, Any]:
             del folder  # takes too short to be resumed
-            order = torch.randperm(len(shop.train), generator=generator(shop.seed, "trojan"))
+            order = torch.randperm(len(shop.train), generator=generator_for(shop.seed, "trojan"))
             images = shop.train.cut(order[: self.images]).to(shop.engine.device).float() / 255
             patch, facts = self.optimise(model, images)
             self.patch.copy_(patch)

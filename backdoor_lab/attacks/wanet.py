@@ -16,9 +16,9 @@ from torch import Tensor
 from backdoor_lab.attacks._base import Attack
 from backdoor_lab.attacks._views import Views, portion, streams
 from backdoor_lab.datasets import DataSpec, in_eight_bits, nearest
-from backdoor_lab.seeds import generator
+from backdoor_lab.seeds import generator_for
 from backdoor_lab.training import Recipe
-from backdoor_lab.validation import Count, Index, NonNegative, Positive, Share, validated
+from backdoor_lab.validation import Count, Fraction, Index, NonNegative, Positive, validated
 
 
 class WaNet(Attack):
@@ -46,7 +46,7 @@ class WaNet(Attack):
     @validated
     def __init__(
         self,
-        poison_rate: Share,
+        poison_rate: Fraction,
         target: Index,
         all_to_all: bool = False,
         cross_ratio: NonNegative = 2,
@@ -54,9 +54,9 @@ class WaNet(Attack):
         k: Count = 4,
         grid_rescale: Positive = 1,
         crop_padding: Index = 5,
-        crop_probability: Share = 0.8,
+        crop_probability: Fraction = 0.8,
         rotation: NonNegative = 10,
-        rotation_probability: Share = 0.5,
+        rotation_probability: Fraction = 0.5,
     ) -> None:
         super().__init__(poison_rate, target, all_to_all)
         self.cross_ratio = cross_ratio
@@ -79,7 +79,7 @@ class WaNet(Attack):
         return warp(images, self.grid.expand(len(images), -1, -1, -1))
 
     def cross(self, images: Tensor) -> Tensor:
-        return self.jitter(images, generator(self.seed, "wanet cross", images.device))
+        return self.jitter(images, generator_for(self.seed, "wanet cross", images.device))
 
     def on_train_epoch_start(self) -> None:
         self.coins, self.dice = streams(self.seed, f"wanet {self.current_epoch}", self.device)

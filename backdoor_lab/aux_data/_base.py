@@ -11,7 +11,7 @@ from torch import Tensor
 
 from backdoor_lab.datasets import Data, ImageSet, stratified, without
 from backdoor_lab.errors import ConfigError, spelled
-from backdoor_lab.seeds import generator
+from backdoor_lab.seeds import generator_for
 from backdoor_lab.validation import Count, Rate, validated
 
 
@@ -115,7 +115,7 @@ class AuxiliaryKind(ABC):
         """
         pool = self.pool(data, poisoned, seed)
         wanted = self._wanted(data, len(pool))
-        chosen = spread(pool.labels, wanted, generator(seed, "auxiliary"))
+        chosen = spread(pool.labels, wanted, generator_for(seed, "auxiliary"))
         images = pool.take(chosen)
         if not self.labelled:
             images = ImageSet.of(images.images, torch.zeros_like(images.labels))

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from backdoor_lab.aux_data.reserved import Reserved
 from backdoor_lab.datasets import Data, ImageSet, truncate
-from backdoor_lab.seeds import generator
-from backdoor_lab.validation import Count, Rate, Share, validated
+from backdoor_lab.seeds import generator_for
+from backdoor_lab.validation import Count, Fraction, Rate, validated
 
 
 class Brightness(Reserved):
@@ -26,14 +26,14 @@ class Brightness(Reserved):
 
     @validated
     def __init__(
-        self, ratio: Rate | None, size: Count | None, labelled: bool, strength: Share
+        self, ratio: Rate | None, size: Count | None, labelled: bool, strength: Fraction
     ) -> None:
         super().__init__(ratio, size, labelled)
         self.strength = strength
 
     def pool(self, data: Data, poisoned: Tensor, seed: int) -> ImageSet:
         reserved = super().pool(data, poisoned, seed)
-        uniform = torch.rand(len(reserved), generator=generator(seed, "brightness"))
+        uniform = torch.rand(len(reserved), generator=generator_for(seed, "brightness"))
         factors = 1 + self.strength * (2 * uniform - 1)
         return ImageSet.of(brighten(reserved.images, factors), reserved.labels)
 

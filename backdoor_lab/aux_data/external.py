@@ -18,7 +18,7 @@ from backdoor_lab.aux_data._folder import FolderKind
 from backdoor_lab.aux_data._fonts import fonts_with, printed
 from backdoor_lab.datasets import Data, DataSpec, ImageSet, evenly
 from backdoor_lab.errors import ConfigError
-from backdoor_lab.seeds import generator
+from backdoor_lab.seeds import generator_for
 from backdoor_lab.validation import Count, Rate, validated
 
 
@@ -57,7 +57,7 @@ class External(FolderKind):
         return len(fonts_with(names)) * len(names) * self.versions
 
     def make(self, data: Data, poisoned: Tensor, seed: int) -> ImageSet:
-        names, draw = self._characters(data.spec), generator(seed, "printed")
+        names, draw = self._characters(data.spec), generator_for(seed, "printed")
         ink, labels = printed(names, self.versions, self.cells, draw)
         return ImageSet.of(like(data.train, ink), labels)
 

@@ -20,7 +20,7 @@ from backdoor_lab.console import progress_bar
 from backdoor_lab.datasets import ImageSet, truncate
 from backdoor_lab.models import frozen_copy
 from backdoor_lab.training import Engine, as_floats
-from backdoor_lab.validation import Count, Index, Positive, Share, validated
+from backdoor_lab.validation import Count, Fraction, Index, Positive, validated
 
 
 class GIC(Calibration):
@@ -34,7 +34,7 @@ class GIC(Calibration):
     """
 
     @validated
-    def __init__(self, steps: Index, lr: Positive, radius: Share, batch_size: Count) -> None:
+    def __init__(self, steps: Index, lr: Positive, radius: Fraction, batch_size: Count) -> None:
         self.steps = steps
         self.lr = lr
         self.radius = radius

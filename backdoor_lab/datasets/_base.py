@@ -10,8 +10,8 @@ from pathlib import Path
 from torch import Tensor
 
 from backdoor_lab.datasets._images import DataSpec, ImageSet, evenly, stratified, without
-from backdoor_lab.seeds import generator
-from backdoor_lab.validation import Count, Index, Share, validated
+from backdoor_lab.seeds import generator_for
+from backdoor_lab.validation import Count, Fraction, Index, validated
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Dataset(ABC):
         padding: Index,
         flip: bool,
         split_seed: int,
-        reserved: Share,
+        reserved: Fraction,
         limit_train: Count | None,
         limit_test: Count | None,
         root: Path | None,
@@ -97,7 +97,7 @@ class Dataset(ABC):
         raw = self.read()
         train = self._limited(raw.train_images, raw.train_labels, self.limit_train, "train")
         test = self._limited(raw.test_images, raw.test_labels, self.limit_test, "test")
-        draw = generator(self.split_seed, "reserved")
+        draw = generator_for(self.split_seed, "reserved")
         held = stratified(train.labels, self.reserved, draw)
         spec = DataSpec(
             self.name, raw.classes, train.shape, self.mean, self.std, self.padding, self.flip
@@ -114,7 +114,7 @@ class Dataset(ABC):
         images_set = ImageSet.of(images, labels)
         if limit is None or limit >= len(images_set):
             return images_set
-        draw = generator(self.split_seed, f"limit/{part}")
+        draw = generator_for(self.split_seed, f"limit/{part}")
         return images_set.take(stratified(images_set.labels, limit / len(images_set), draw))
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from backdoor_lab.datasets._base import Dataset, RawImages
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.seeds import derive
-from backdoor_lab.validation import Share, validated
+from backdoor_lab.validation import Fraction, validated
 
 TEST_SHARE = 0.2
 FULL_INK = 16
@@ -35,7 +35,7 @@ class Digits(Dataset):
     """
 
     @validated
-    def __init__(self, paper: Share, ink: Share, **options: Any) -> None:
+    def __init__(self, paper: Fraction, ink: Fraction, **options: Any) -> None:
         super().__init__(**options)
         if paper + ink > 1:
             raise ConfigError(

@@ -11,7 +11,7 @@ from torch import nn
 from backdoor_lab.aux_data import AuxiliarySet
 from backdoor_lab.datasets import DataSpec, ImageSet
 from backdoor_lab.errors import ConfigError, spelled
-from backdoor_lab.seeds import generator
+from backdoor_lab.seeds import generator_for
 from backdoor_lab.training import CropFlip, Engine, Recipe, Supervised, Tuning
 
 
@@ -87,7 +87,7 @@ class Defense(Supervised):
 
     def hold_out(self, data: ImageSet, share: float = 0.1) -> tuple[ImageSet, ImageSet]:
         """(to train on, to choose by): `max(1, share * n_c)` of each class with two or more."""
-        draw = generator(self.seed, "hold out")
+        draw = generator_for(self.seed, "hold out")
         held = torch.zeros(len(data), dtype=torch.bool)
         labels = data.labels.cpu()
         for label in labels.unique():

@@ -21,9 +21,9 @@ from backdoor_lab.datasets import ImageSet
 from backdoor_lab.defenses._base import Defense, batch_norms
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.models import frozen_copy
-from backdoor_lab.seeds import generator
+from backdoor_lab.seeds import generator_for
 from backdoor_lab.training import Batches, CropFlip, Manual, Recipe, constant
-from backdoor_lab.validation import Count, NonNegative, Positive, Share, validated
+from backdoor_lab.validation import Count, Fraction, NonNegative, Positive, validated
 
 GRID = [step / 20 for step in range(19)]
 
@@ -52,7 +52,7 @@ class MaskSearch(Manual):
         return optimizer
 
     def on_train_start(self) -> None:
-        self.draw = generator(self.seed, "anp", self.device)
+        self.draw = generator_for(self.seed, "anp", self.device)
 
     def loss(
         self, batch: tuple[Tensor, Tensor], masks: list[Tensor], noise: list[Tensor] | None = None
@@ -125,14 +125,14 @@ class ANP(Defense):
         self,
         eps: NonNegative,
         steps: Count,
-        alpha: Share,
+        alpha: Fraction,
         lr: Positive,
-        momentum: Share,
+        momentum: Fraction,
         iterations: Count,
         batch_size: Count,
         project: bool,
-        threshold: Share | None,
-        acc_ratio: Share,
+        threshold: Fraction | None,
+        acc_ratio: Fraction,
     ) -> None:
         super().__init__()
         self.eps, self.steps, self.alpha = eps, steps, alpha

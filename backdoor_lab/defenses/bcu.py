@@ -19,9 +19,9 @@ from backdoor_lab.aux_data import AuxiliarySet
 from backdoor_lab.defenses._base import Defense
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.models import frozen_copy
-from backdoor_lab.seeds import generator
+from backdoor_lab.seeds import generator_for
 from backdoor_lab.training import CropFlip, Recipe, Supervised, cosine
-from backdoor_lab.validation import Count, NonNegative, Positive, Rate, Share, validated
+from backdoor_lab.validation import Count, Fraction, NonNegative, Positive, Rate, validated
 
 
 def temperature(epoch: int, epochs: int) -> float:
@@ -40,7 +40,7 @@ def reinitialised(
     state: dict[str, Tensor], fresh: dict[str, Tensor], ratios: dict[str, float], seed: int
 ) -> dict[str, Tensor]:
     """`state` with each element of tensor t replaced by `fresh`'s with probability `ratios[t]`."""
-    draw = generator(seed, "re-initialise")
+    draw = generator_for(seed, "re-initialise")
     mixed = dict(state)
     for name, ratio in ratios.items():
         keep = torch.rand(state[name].shape, generator=draw) >= ratio
@@ -163,17 +163,17 @@ class BCU(Defense):
     @validated
     def __init__(
         self,
-        stem: Share,
+        stem: Fraction,
         shallow: Rate,
         deep: Rate,
-        head: Share,
+        head: Fraction,
         strategy: Literal["increasing", "uniform", "decreasing"],
-        target_overall: Share | None,
+        target_overall: Fraction | None,
         temperature: Positive | None,
         labels: Literal["soft", "hard"],
         epochs: Count,
         lr: Positive,
-        momentum: Share,
+        momentum: Fraction,
         weight_decay: NonNegative,
         batch_size: Count,
         t_max: Count | None,

@@ -13,7 +13,7 @@ from torch import nn
 from backdoor_lab.aux_data import AuxiliarySet
 from backdoor_lab.defenses._base import Defense
 from backdoor_lab.training import Recipe, cosine
-from backdoor_lab.validation import Count, NonNegative, Positive, Share, validated
+from backdoor_lab.validation import Count, Fraction, NonNegative, Positive, validated
 
 
 class FT(Defense):
@@ -24,7 +24,7 @@ class FT(Defense):
         self,
         epochs: Count,
         lr: Positive,
-        momentum: Share,
+        momentum: Fraction,
         weight_decay: NonNegative,
         batch_size: Count,
         t_max: Count | None,

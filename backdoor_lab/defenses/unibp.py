@@ -23,9 +23,9 @@ from backdoor_lab.callbacks.masked_gradients import MaskedGradients
 from backdoor_lab.datasets import ImageSet
 from backdoor_lab.defenses._base import Defense, batch_norms
 from backdoor_lab.errors import ConfigError
-from backdoor_lab.seeds import generator
+from backdoor_lab.seeds import generator_for
 from backdoor_lab.training import CropFlip, Recipe, Supervised, cosine
-from backdoor_lab.validation import Count, NonNegative, Positive, Share, validated
+from backdoor_lab.validation import Count, Fraction, NonNegative, Positive, validated
 
 Statistics = dict[str, tuple[Tensor, Tensor]]
 Granularity = Literal["entry", "gamma", "beta", "channel"]
@@ -168,7 +168,7 @@ class UniBP(Defense):
         epochs: Count,
         lr: Positive,
         lr_floor: NonNegative,
-        momentum: Share,
+        momentum: Fraction,
         weight_decay: NonNegative,
         batch_size: Count,
     ) -> None:
@@ -186,7 +186,7 @@ class UniBP(Defense):
         data = aux.labelled_data
         rectified, scores = self.rectify(model.to(self.engine.device), data)
         if self.scores == "random":
-            draw = generator(self.seed, "scores")
+            draw = generator_for(self.seed, "scores")
             scores = {n: torch.rand(s.shape, generator=draw) for n, s in scores.items()}
         pruned = top_entries(scores, self.count(model), self.granularity)
         model = rectified if self.prune_from == "rectified" else model
@@ -219,7 +219,7 @@ class UniBP(Defense):
     @torch.no_grad()
     def prune(self, model: nn.Module, pruned: dict[str, Tensor]) -> None:
         """Give the `pruned` entries of `model` their value, in place."""
-        draw = generator(self.seed, "noise")
+        draw = generator_for(self.seed, "noise")
         for name, entries in pruned.items():
             parameter = model.get_parameter(name)
             value = torch.full(entries.shape, float(name.endswith("weight")))

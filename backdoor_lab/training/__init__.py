@@ -1,10 +1,11 @@
 """Batches, augmentation, recipes and the engine that trains."""
 
-from backdoor_lab.training.augment import CropFlip
+from backdoor_lab.training.augment import Augmentation, CropFlip
 from backdoor_lab.training.batches import Batches, as_floats
 from backdoor_lab.training.engine import Engine, whole
 from backdoor_lab.training.manual import Manual
-from backdoor_lab.training.recipe import Recipe
+from backdoor_lab.training.recipe import Recipe, sgd
+from backdoor_lab.training.sam import SAM
 from backdoor_lab.training.schedules import (
     backdoorbench,
     constant,
@@ -16,6 +17,8 @@ from backdoor_lab.training.schedules import (
 from backdoor_lab.training.supervised import Supervised, Tuning
 
 __all__ = [
+    "SAM",
+    "Augmentation",
     "Batches",
     "CropFlip",
     "Engine",
@@ -30,5 +33,6 @@ __all__ = [
     "multi_step",
     "one_cycle",
     "plateau",
+    "sgd",
     "whole",
 ]

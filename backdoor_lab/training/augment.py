@@ -1,10 +1,21 @@
 """Random crop and flip of a whole batch on its device, a parameter per image."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+class Augmentation(Protocol):
+    """A random change of a batch, its parameters drawn for a whole epoch at once."""
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """Parameters (count, ...), a row an image, on the generator's device."""
+
+    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        """Images (N, C, H, W) uint8 changed by `parameters` (N, ...)."""
 
 
 @dataclass(frozen=True)

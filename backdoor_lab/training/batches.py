@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from backdoor_lab.datasets._images import ImageSet
-from backdoor_lab.seeds import generator
-from backdoor_lab.training.augment import CropFlip
+from backdoor_lab.seeds import generator_for
+from backdoor_lab.training.augment import Augmentation
 
 
 def as_floats(images: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ class Batches:
         data: where it lies, batches are cut; `Streamed` below where that is not the device.
         batch_size: images a batch.
         seed: of order and augmentation.
-        augment: crop and flip, or None.
+        augment: such as crop and flip, or None.
         shuffle: whether the order is random.
         drop_last: drop an incomplete last batch.
         device: where the batches are wanted.
@@ -41,7 +41,7 @@ class Batches:
         data: ImageSet,
         batch_size: int,
         seed: int = 0,
-        augment: CropFlip | None = None,
+        augment: Augmentation | None = None,
         shuffle: bool = True,
         drop_last: bool = False,
         device: torch.device | None = None,
@@ -68,13 +68,13 @@ class Batches:
         return whole + (rest > 1 and not (self.drop_last and whole > 0))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        draw = generator(self.seed, f"epoch {self.epoch}", self.device)
+        generator = generator_for(self.seed, f"epoch {self.epoch}", self.device)
         self.epoch += 1
         count = len(self.data)
         order = torch.arange(count, device=self.device)
         if self.shuffle:
-            order = torch.randperm(count, generator=draw, device=self.device)
-        parameters = self.augment.draw(count, draw) if self.augment else None
+            order = torch.randperm(count, generator=generator, device=self.device)
+        parameters = self.augment.draw(count, generator) if self.augment else None
         for number, (images, labels) in enumerate(self.pieces(order)):
             if self.augment and parameters is not None:
                 start = number * self.batch_size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,13 +14,16 @@ import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
 from backdoor_lab.callbacks import EpochLoss, FitProgress, Resume
 from backdoor_lab.datasets._images import ImageSet
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.training.batches import Batches, Streamed
+from backdoor_lab.training.device import chosen_device, resolved_precision
+from backdoor_lab.training.manual import Manual
 from backdoor_lab.training.supervised import Supervised
-from backdoor_lab.validation import Count, Index, Share, validated
+from backdoor_lab.validation import Count, Fraction, Index, Positive, Rate, validated
 
 
 class Engine:
@@ -27,35 +31,66 @@ class Engine:
 
     Args:
         accelerator: `auto`, `cpu` or `gpu`.
+        devices: which GPU, a list of one index; None: the first that is visible.
+        threads: of PyTorch on the CPU; None: as the environment says.
         precision: `auto` (bf16 where the device computes it), `bf16-mixed` or `32-true`.
         compile: whether models pass through `torch.compile`.
         progress: show progress bars on a terminal.
         memory_share: sets up to this share of the device's free memory live on the device.
         eval_batch_size: images a batch where nothing is trained.
         workers: processes that cut batches of sets too large for the device.
+        limit_train_batches: at most so many batches an epoch, a number or a share; None: all.
+        fast_dev_run: every training is one step, to try that all goes through.
+        gradient_clip_val: largest norm of an optimizer's gradients; None: any.
+        callbacks: Lightning callbacks by name; each training gets copies.
     """
 
     @validated
     def __init__(
         self,
         accelerator: Literal["auto", "cpu", "gpu"] = "auto",
+        devices: list[Index] | None = None,
+        threads: Count | None = None,
         precision: Literal["auto", "bf16-mixed", "32-true"] = "auto",
         compile: bool = False,
         progress: bool = True,
-        memory_share: Share = 0.5,
+        memory_share: Fraction = 0.5,
         eval_batch_size: Count = 512,
         workers: Index = 2,
+        limit_train_batches: Count | Rate | None = None,
+        fast_dev_run: bool = False,
+        gradient_clip_val: Positive | None = None,
+        callbacks: dict[str, Any] | None = None,
     ) -> None:
-        self.device = _device(accelerator)
-        self.precision = _precision(self.device) if precision == "auto" else precision
+        if devices is not None and len(devices) != 1:
+            raise ConfigError(
+                f"trainer.devices={devices}: a run computes on one device; allowed: null, or a "
+                "list of one index such as [1]"
+            )
+        self.device = chosen_device(accelerator, devices[0] if devices else None)
+        self.precision = resolved_precision(self.device, precision)
         self.compile = compile
         self.progress = progress
         self.memory_share = memory_share
         self.eval_batch_size = eval_batch_size
         self.workers = workers
+        self.limit, self.dry, self.clip = limit_train_batches, fast_dev_run, gradient_clip_val
+        self.callbacks = list((callbacks or {}).values())
+        self.check_callbacks()
         self.logger: Logger | None = None
+        if threads is not None:
+            torch.set_num_threads(threads)
         torch.set_float32_matmul_precision("high")  # TF32 for what stays in fp32
         torch.backends.cudnn.benchmark = True  # every batch of a training has the same shape
+
+    def check_callbacks(self) -> None:
+        """Refuse what Lightning would choke on in the first training."""
+        for callback in self.callbacks:
+            if not isinstance(callback, Callback):
+                raise ConfigError(
+                    f"trainer.callbacks holds a {type(callback).__name__}; allowed: nodes whose "
+                    "_target_ is a lightning.Callback"
+                )
 
     def fit(
         self,
@@ -76,31 +111,42 @@ class Engine:
         )
         if len(batches) == 0:
             raise ConfigError(f"{title}: {len(data)} image(s) make no batch; at least 2 are needed")
-        module.steps_per_epoch = len(batches)
+        module.steps_per_epoch = self.steps(len(batches))
         extra: list[Callback] = [EpochLoss(title), FitProgress(title, self.progress)]
-        if folder is not None:
+        if folder is not None and not self.dry:
             extra.append(Resume(folder))
         module.model.to(memory_format=torch.channels_last)
         module.train()
-        self._run(module, batches, recipe.epochs, [*callbacks, *extra], folder)
+        self._run(module, batches, [*callbacks, *deepcopy(self.callbacks), *extra], folder)
         module.to(self.device)
         module.model.eval()
+
+    def steps(self, batches: int) -> int:
+        """How many of an epoch's `batches` are trained on."""
+        if self.dry:
+            return 1
+        if isinstance(self.limit, float):
+            return max(1, int(batches * self.limit))
+        return min(batches, self.limit or batches)
 
     def _run(
         self,
         module: Supervised,
         batches: Batches,
-        epochs: int,
         callbacks: list[Callback],
         folder: Path | None,
     ) -> None:
+        if isinstance(module, Manual):
+            module.clip_value = self.clip
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             trainer = Trainer(
                 accelerator="gpu" if self.device.type == "cuda" else "cpu",
-                devices=1,
-                precision=self.precision,  # type: ignore[arg-type]
-                max_epochs=epochs,
+                devices=1 if self.device.type == "cpu" else [self.device.index],
+                precision=module.precision or self.precision,  # type: ignore[arg-type]
+                max_epochs=1 if self.dry else module.recipe.epochs,
+                limit_train_batches=module.steps_per_epoch,
+                gradient_clip_val=None if isinstance(module, Manual) else self.clip,
                 logger=self.logger or False,
                 callbacks=callbacks,
                 enable_checkpointing=False,
@@ -109,12 +155,20 @@ class Engine:
                 use_distributed_sampler=False,
                 log_every_n_steps=50,
             )
-            checkpoint = Resume.found(folder)
+            checkpoint = None if self.dry else Resume.found(folder)
             if self.compile:
                 module.model.compile()
             trainer.fit(module, batches, ckpt_path=checkpoint, weights_only=True)
         if trainer.interrupted:
             raise KeyboardInterrupt
+
+    @torch.no_grad()
+    def refresh_statistics(self, model: nn.Module, data: ImageSet, batch_size: int = 128) -> None:
+        """Set the running statistics of BatchNorm, in place, to plain means over `data`."""
+        model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        batches = self.batches(data, batch_size, shuffle=False)
+        with self.autocast():
+            update_bn(batches, model)
 
     def batches(self, data: ImageSet, batch_size: int, **options: Any) -> Batches:
         """Batches on the device: resident where the set fits, else streamed."""
@@ -130,17 +184,22 @@ class Engine:
         return psutil.virtual_memory().available
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Mixed precision as in training."""
+        """Mixed precision as in training; nothing where that is fp32."""
         enabled = self.precision == "bf16-mixed"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
     @contextmanager
     def evaluating(self, model: nn.Module) -> Iterator[nn.Module]:
-        """`model` on the device, in eval mode, without gradients."""
+        """`model` on the device, in eval mode, without gradients; afterwards in its own mode."""
         model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        training = [module for module in model.modules() if module.training]
         model.eval()
-        with torch.inference_mode(), self.autocast():
-            yield model
+        try:
+            with torch.inference_mode(), self.autocast():
+                yield model
+        finally:
+            for module in training:
+                module.training = True
 
     def predict(self, model: nn.Module, data: ImageSet) -> Tensor:
         """Logits (N, classes) fp32 of a set, on the device."""
@@ -163,19 +222,3 @@ def whole(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
         last = torch.tensor([len(batches.data) - 1], device=batches.data.device)
         image = batches.data.cut(last).to(batches.device)
         yield image.float().div(255), batches.data.labels[last].to(batches.device)
-
-
-def _device(accelerator: str) -> torch.device:
-    available = torch.cuda.is_available()
-    if accelerator == "gpu" and not available:
-        raise ConfigError("trainer.accelerator=gpu, but PyTorch sees no GPU; allowed: cpu, auto")
-    return torch.device("cuda", 0) if available and accelerator != "cpu" else torch.device("cpu")
-
-
-def _precision(device: torch.device) -> str:
-    """bf16 where the device has instructions for it; emulated, it would be slower than fp32."""
-    if device.type == "cuda":
-        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bf16-mixed" if has_bf16 else "32-true"

@@ -12,7 +12,13 @@ from backdoor_lab.training.supervised import Supervised
 
 
 class Manual(Supervised):
-    """`Supervised` whose step descends by itself; schedules step at their own intervals."""
+    """`Supervised` whose step descends by itself; schedules step at their own intervals.
+
+    Attributes:
+        clip_value: largest norm of the gradients of an optimizer, told by the engine, or None.
+    """
+
+    clip_value: float | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -24,7 +30,13 @@ class Manual(Supervised):
             optimizer.zero_grad()
         self.manual_backward(loss)
         for optimizer in optimizers:
+            self.clip(optimizer)
             optimizer.step()
+
+    def clip(self, optimizer: Optimizer) -> None:
+        """Clip gradients where the user asks for it; Lightning leaves that to a manual step."""
+        if self.clip_value is not None:
+            self.clip_gradients(optimizer, self.clip_value, "norm")
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         last = batch_idx + 1 == self.steps_per_epoch

@@ -9,7 +9,7 @@ from backdoor_lab.aux_data import AuxiliarySet
 from backdoor_lab.datasets import ImageSet
 from backdoor_lab.defenses.anp import ANP, MaskSearch, pruned
 from backdoor_lab.errors import ConfigError
-from backdoor_lab.seeds import generator
+from backdoor_lab.seeds import generator_for
 from backdoor_lab.training import Engine, Recipe
 from tests.tiny import SPEC, Tiny
 
@@ -44,7 +44,7 @@ def defense(**changes):
 
 def searcher(model, **changes):
     search = MaskSearch(model, Recipe(1, 4, 0.2), None, 0, defense(**changes))
-    search.draw = generator(0, "anp")
+    search.draw = generator_for(0, "anp")
     return search
 
 
@@ -104,7 +104,7 @@ def test_ascent_ascends_and_projects(model):
     batch64 = (batch()[0].double(), batch()[1])
     masks = [mask.detach().double() for mask in search.masks]
     search.masks = nn.ParameterList(masks)
-    start = [(torch.rand(2, 8, generator=generator(0, "anp")) * 2 - 1) * 1e-4 for _ in masks]
+    start = [(torch.rand(2, 8, generator=generator_for(0, "anp")) * 2 - 1) * 1e-4 for _ in masks]
     worst = [part.double() for part in search.ascend(batch64)]
     first = search.loss(batch64, masks, [start[0].double(), torch.zeros(2, 8).double()])
     assert search.loss(batch64, masks, worst) >= first

@@ -1,0 +1,101 @@
+"""SAM: descends by the gradient at the worst point of a small ball around the weights.
+
+Paper     Foret et al., Sharpness-Aware Minimization for Efficiently Improving Generalization,
+          ICLR 2021, arXiv:2010.01412
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils import get_total_norm
+from torch.optim import SGD, Optimizer
+
+
+class SAM(Optimizer):
+    """Any optimizer whose gradient is taken `rho` up the gradient; two passes a step.
+
+    Args:
+        params: what is trained.
+        lr: of `base`.
+        rho: how far the weights climb, as one norm over all of them.
+        base: the optimizer that descends.
+        options: what it takes besides.
+
+    Attributes:
+        second_pass: entered around the second pass; `Supervised` keeps BatchNorm's running
+            statistics out of it.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        lr: float,
+        rho: float = 0.05,
+        base: Callable[..., Optimizer] = SGD,
+        **options: Any,
+    ) -> None:
+        self.base = base(params, lr=lr, **options)
+        super().__init__(self.base.param_groups, self.base.defaults)
+        self.param_groups = self.base.param_groups  # one list, so that schedules reach the base
+        self.state = self.base.state
+        self.rho = rho
+        self.second_pass: Callable[[], AbstractContextManager[None]] = nullcontext
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """A step of `base`; `closure` clears the gradients, and computes loss and gradients."""
+        if closure is None:
+            raise ValueError("SAM passes over a batch twice: step() needs a closure")
+        with torch.enable_grad():
+            loss = closure()
+            weights = [weight for group in self.param_groups for weight in group["params"]]
+            with climbed(weights, self.rho), self.second_pass():
+                closure()
+        self.base.step()
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.base.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.base.load_state_dict(state_dict)
+        self.param_groups, self.state = self.base.param_groups, self.base.state
+
+
+@contextmanager
+def climbed(parameters: Iterable[nn.Parameter], radius: float) -> Iterator[None]:
+    """Moves weights by `radius` up their joint gradient; afterwards they are back, exactly.
+
+    epsilon = radius * g / (||g|| + 1e-12), with one norm over all `parameters`.
+    """
+    moved = [parameter for parameter in parameters if parameter.grad is not None]
+    gradients = [parameter.grad for parameter in moved if parameter.grad is not None]
+    home = [parameter.detach().clone() for parameter in moved]
+    with torch.no_grad():
+        scale = radius / (get_total_norm(gradients) + 1e-12)
+        for parameter, gradient in zip(moved, gradients, strict=True):
+            parameter.add_(scale * gradient)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, value in zip(moved, home, strict=True):
+                parameter.copy_(value)
+
+
+@contextmanager
+def frozen_statistics(model: nn.Module) -> Iterator[None]:
+    """Normalises by the batch as in training, but leaves the running statistics as they are."""
+    layers = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = 0.0
+    try:
+        yield
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
