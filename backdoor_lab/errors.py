@@ -11,5 +11,5 @@ class ConfigError(CompactHydraException):
 
 
 def spelled(method: object) -> str:
-    """A method as it is typed: the name of its file."""
-    return type(method).__module__.rpartition(".")[2]
+    """A method as it is typed: the name of its file or folder, `backdoor_lab.<group>.<name>`."""
+    return type(method).__module__.split(".")[2]

@@ -57,9 +57,14 @@ class AuxiliaryKind(ABC):
         ratio: size as a share of the victim's training split, in (0, 1].
         size: number of images; wins over `ratio`.
         labelled: whether the defender knows the labels.
+
+    Attributes:
+        holds_images: whether there are any images.
+        needs_training: draws on what the victim was trained on.
     """
 
     holds_images = True
+    needs_training = False
 
     @validated
     def __init__(
@@ -71,12 +76,13 @@ class AuxiliaryKind(ABC):
         self.details: dict[str, Any] = {}
 
     @abstractmethod
-    def pool(self, data: Data, poisoned: Tensor, seed: int) -> ImageSet:
+    def pool(self, data: Data, poisoned: Tensor | None, seed: int) -> ImageSet:
         """All images of this kind, from which `draw` takes some.
 
         Args:
             data: the loaded data set; its test part is not for defenders.
-            poisoned: positions (P,) of poisoned images in `data.train`, to be left out.
+            poisoned: positions (P,) of poisoned images in `data.train`, to be left out; None where
+                nobody knows what the victim was trained on.
             seed: of whatever is drawn here.
         """
 
@@ -90,14 +96,22 @@ class AuxiliaryKind(ABC):
             ConfigError: there are none.
         """
 
-    def check(self) -> None:
+    def check(self, training_known: bool = True) -> None:
         """Refuse what cannot work, before any data is read.
+
+        Args:
+            training_known: whether it is known what the victim was trained on.
 
         Raises:
             ConfigError: names the key, what was given and what is allowed.
         """
         if self.ratio is None and self.size is None:
             raise ConfigError("aux.ratio=null and aux.size=null; allowed: one of them is set")
+        if self.needs_training and not training_known:
+            raise ConfigError(
+                f"aux={spelled(self)} draws on the victim's training images, which are not known "
+                "of this victim; allowed: reserved, brightness, external, none"
+            )
 
     def foresee(self, data: Data) -> None:
         """Refuse, before anything trains, what the data cannot give.
@@ -107,7 +121,7 @@ class AuxiliaryKind(ABC):
         """
         self._wanted(data, self.most(data))
 
-    def draw(self, data: Data, poisoned: Tensor, seed: int) -> AuxiliarySet:
+    def draw(self, data: Data, poisoned: Tensor | None, seed: int) -> AuxiliarySet:
         """The auxiliary set, the same share of each class of the pool.
 
         Raises:

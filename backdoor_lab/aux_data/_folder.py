@@ -36,11 +36,11 @@ class FolderKind(AuxiliaryKind):
         """As `most`, where there is no folder."""
 
     @abstractmethod
-    def make(self, data: Data, poisoned: Tensor, seed: int) -> ImageSet:
+    def make(self, data: Data, poisoned: Tensor | None, seed: int) -> ImageSet:
         """As `pool`, where there is no folder."""
 
-    def check(self) -> None:
-        super().check()
+    def check(self, training_known: bool = True) -> None:
+        super().check(training_known)
         if self.folder is not None:
             check_folder(self.folder, self.key)
 
@@ -49,7 +49,7 @@ class FolderKind(AuxiliaryKind):
             return self.most_made(data)
         return len(self._files(self.folder, data.spec))
 
-    def pool(self, data: Data, poisoned: Tensor, seed: int) -> ImageSet:
+    def pool(self, data: Data, poisoned: Tensor | None, seed: int) -> ImageSet:
         if self.folder is None:
             return self.make(data, poisoned, seed)
         files = self._files(self.folder, data.spec)

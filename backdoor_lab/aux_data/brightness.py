@@ -31,7 +31,7 @@ class Brightness(Reserved):
         super().__init__(ratio, size, labelled)
         self.strength = strength
 
-    def pool(self, data: Data, poisoned: Tensor, seed: int) -> ImageSet:
+    def pool(self, data: Data, poisoned: Tensor | None, seed: int) -> ImageSet:
         reserved = super().pool(data, poisoned, seed)
         uniform = torch.rand(len(reserved), generator=generator_for(seed, "brightness"))
         factors = 1 + self.strength * (2 * uniform - 1)

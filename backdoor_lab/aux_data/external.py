@@ -56,7 +56,7 @@ class External(FolderKind):
         names = self._characters(data.spec)
         return len(fonts_with(names)) * len(names) * self.versions
 
-    def make(self, data: Data, poisoned: Tensor, seed: int) -> ImageSet:
+    def make(self, data: Data, poisoned: Tensor | None, seed: int) -> ImageSet:
         names, draw = self._characters(data.spec), generator_for(seed, "printed")
         ink, labels = printed(names, self.versions, self.cells, draw)
         return ImageSet.of(like(data.train, ink), labels)

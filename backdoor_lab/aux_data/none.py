@@ -14,7 +14,7 @@ class NoAuxiliary(AuxiliaryKind):
 
     holds_images = False
 
-    def check(self) -> None:
+    def check(self, training_known: bool = True) -> None:
         """Any size will do."""
 
     def most(self, data: Data) -> int:
@@ -23,8 +23,8 @@ class NoAuxiliary(AuxiliaryKind):
     def foresee(self, data: Data) -> None:
         """Nothing is asked of the data."""
 
-    def pool(self, data: Data, poisoned: Tensor, seed: int) -> ImageSet:
+    def pool(self, data: Data, poisoned: Tensor | None, seed: int) -> ImageSet:
         return data.train.take(torch.empty(0, dtype=torch.int64))
 
-    def draw(self, data: Data, poisoned: Tensor, seed: int) -> AuxiliarySet:
+    def draw(self, data: Data, poisoned: Tensor | None, seed: int) -> AuxiliarySet:
         return AuxiliarySet("none", None, self.labelled)

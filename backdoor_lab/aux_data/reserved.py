@@ -20,5 +20,5 @@ class Reserved(AuxiliaryKind):
             )
         return len(data.reserved)
 
-    def pool(self, data: Data, poisoned: Tensor, seed: int) -> ImageSet:
+    def pool(self, data: Data, poisoned: Tensor | None, seed: int) -> ImageSet:
         return data.reserved

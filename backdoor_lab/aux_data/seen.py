@@ -16,13 +16,17 @@ from backdoor_lab.datasets import Data, ImageSet, without
 class Seen(AuxiliaryKind):
     """Draws from the unpoisoned training images."""
 
+    needs_training = True
+
     def most(self, data: Data) -> int:
         return len(data.train)
 
-    def pool(self, data: Data, poisoned: Tensor, seed: int) -> ImageSet:
+    def pool(self, data: Data, poisoned: Tensor | None, seed: int) -> ImageSet:
         return unpoisoned(data.train, poisoned)
 
 
-def unpoisoned(train: ImageSet, poisoned: Tensor) -> ImageSet:
+def unpoisoned(train: ImageSet, poisoned: Tensor | None) -> ImageSet:
     """`train` without its images at positions `poisoned` (P,)."""
+    if poisoned is None:
+        raise ValueError("which images are poisoned is not known")
     return train.take(without(len(train), poisoned))

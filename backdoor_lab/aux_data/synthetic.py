@@ -49,12 +49,13 @@ class Synthetic(FolderKind):
     ) -> None:
         super().__init__(ratio, size, labelled)
         self.folder = folder
+        self.needs_training = folder is None
         self.components, self.mixture = components, mixture
 
     def most_made(self, data: Data) -> None:
         """A generator makes as many as are asked for."""
 
-    def make(self, data: Data, poisoned: Tensor, seed: int) -> ImageSet:
+    def make(self, data: Data, poisoned: Tensor | None, seed: int) -> ImageSet:
         """As many images of each class as its share of the auxiliary set, rounded up."""
         share = self.size / len(data.train) if self.size else self.ratio or 0
         clean = unpoisoned(data.train, poisoned)

@@ -42,9 +42,8 @@ class TorchvisionSet(Dataset):
         root = self.folder()
         kind = type(self).__name__
         key = {"kind": kind, "image_size": self.image_size, "root": str(root.absolute())}
-        return cached(
-            place(self.cache, self.name, self.image_size, root), key, lambda: self._decode(root)
-        )
+        name = place(self.name, self.image_size, root)
+        return cached(self.cache, name, key, lambda: self._decode(root))
 
     def _decode(self, root: Path) -> RawImages:
         train, test = self._part(root, train=True), self._part(root, train=False)

@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from backdoor_lab.reports.table import DASH, RATES, Result, percent, run_title
+from backdoor_lab.records import Record
+from backdoor_lab.reports.table import DASH, RATES, rate, run_title
 
 INK, FAINT = "#222222", "#6b6b6b"
 STAGES = {"victim": "#D55E00", "purified": "#0072B2"}  # Okabe and Ito: safe for the colour-blind
@@ -71,24 +72,23 @@ def spectrum(difference: Tensor) -> Tensor:
     return (255 * level / brightest).to(torch.uint8)
 
 
-def score_picture(path: Path, result: Result) -> None:
+def score_picture(path: Path, record: Record) -> None:
     """ACC, ASR and RA of the victim and of the purified model, as bars.
 
     Args:
         path: of the PNG file to write.
-        result: the content of the run's `result.json`.
+        record: of the run.
     """
     figure = Figure(figsize=(6.4, 4.4), dpi=150, layout="constrained")
     axes = figure.subplots()
     for offset, (stage, color) in zip((-0.2, 0.2), STAGES.items(), strict=True):
-        scores = result.get(stage) or {}
-        for place, rate in enumerate(RATES):
-            text = percent(scores.get(rate), 1)
+        for place, name in enumerate(RATES):
+            text = rate(getattr(record, stage), name, 1)
             height = 0.0 if text == DASH else float(text)
             axes.bar(place + offset, height, width=0.36, color=color)
             axes.text(place + offset, height + 1.5, text, ha="center", color=color, fontsize=10)
         axes.bar(0, 0, color=color, label=stage)
-    axes.set_xticks(range(len(RATES)), [MEANINGS[rate] for rate in RATES], color=INK)
+    axes.set_xticks(range(len(RATES)), [MEANINGS[name] for name in RATES], color=INK)
     axes.set_ylim(0, 108)
     axes.set_yticks(range(0, 101, 25))
     axes.set_ylabel("test images, %", color=INK)
@@ -96,11 +96,11 @@ def score_picture(path: Path, result: Result) -> None:
     axes.grid(axis="y", color="#e3e3e3")
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    der = percent((result.get("purified") or {}).get("der"), 1)
+    der = rate(record.purified, "der", 1)
     heading = f"defense effectiveness DER {der} %" if der != DASH else "DER undefined"
     axes.set_title(heading, loc="left", pad=10, color=FAINT, fontsize=10)
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, labelcolor=INK)
-    figure.suptitle(run_title(result), color=INK, fontsize=12)
+    figure.suptitle(run_title(record), color=INK, fontsize=12)
     figure.savefig(path)
 
 

@@ -1,70 +1,90 @@
-"""Results as tables for the terminal: one run, or a row for each of many."""
+"""Records as tables for the terminal: one run, or a row for each of many."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from rich.table import Table
 
-Result = Mapping[str, Any]
+from backdoor_lab.evaluation.scores import Scores
+from backdoor_lab.records import Record
 
 RATES = ("acc", "asr", "ra")
 DASH = "–"
-CHOICES = ("dataset", "model", "attack", "defense", "aux", "calibration", "protocol", "seed")
+CHOICES = (
+    "task",
+    "dataset",
+    "model",
+    "attack",
+    "defense",
+    "aux",
+    "calibration",
+    "protocol",
+    "seed",
+)
 
 
-def run_title(result: Result) -> str:
+def choice(record: Record, name: str) -> str | None:
+    """What was chosen, of a group, the task or the seed."""
+    own = {"task": record.task, "seed": str(record.seed)}
+    return own.get(name) or record.choices.get(name)
+
+
+def run_title(record: Record) -> str:
     """Such as `wanet → unibp (external, gic), digits, seed 0`."""
-    helpers = ", ".join(str(result[key]) for key in ("aux", "calibration") if result.get(key))
-    pair = f"{result['attack']} → {result['defense']}"
-    return f"{pair} ({helpers}), {result['dataset']}, seed {result['seed']}"
+    chosen = record.choices
+    where = f"{chosen['dataset']}, seed {record.seed}"
+    if not record.chain:
+        return f"{chosen['attack']}, {where}"
+    helpers = ", ".join(chosen[key] for key in ("aux", "calibration") if chosen.get(key))
+    return f"{chosen['attack']} → {' → '.join(record.chain)} ({helpers}), {where}"
 
 
 def percent(value: float | None, digits: int = 2) -> str:
     """A fraction in percent, a dash where it is undefined."""
-    undefined = value is None or math.isnan(value)
-    return DASH if undefined else f"{100 * value:.{digits}f}"  # type: ignore[operator]
+    return DASH if value is None or math.isnan(value) else f"{100 * value:.{digits}f}"
 
 
-def result_table(result: Result) -> Table:
-    """Victim and purified model of one run (the content of its `result.json`)."""
-    seconds = result.get("seconds") or {}
-    table = Table(title=run_title(result), caption=_costs(result), title_justify="left")
+def rate(scores: Scores | None, name: str, digits: int = 2) -> str:
+    """A score in percent; a dash where there is no model."""
+    return percent(getattr(scores, name) if scores else None, digits)
+
+
+def result_table(record: Record) -> Table:
+    """Victim and, where there is one, purified model of a run."""
+    table = Table(title=run_title(record), caption=_costs(record), title_justify="left")
     table.add_column("model")
     for name in ("ACC %", "ASR %", "RA %", "DER %", "seconds"):
         table.add_column(name, justify="right")
-    note = " (cached)" if seconds.get("victim_cached") else ""
-    for stage, key in (("victim", "victim"), ("purified", "purify")):
-        scores = result.get(stage) or {}
-        table.add_row(
-            stage + (note if stage == "victim" else ""),
-            *(percent(scores.get(rate)) for rate in (*RATES, "der")),
-            _seconds(seconds.get(key)),
-        )
+    spent = record.spent
+    note = " (cached)" if spent.victim_cached else ""
+    rows = [(f"victim{note}", record.victim, spent.seconds.get("victim"))]
+    if record.purified is not None:
+        rows.append(("purified", record.purified, spent.seconds.get("purify")))
+    for title, scores, seconds in rows:
+        table.add_row(title, *(rate(scores, name) for name in (*RATES, "der")), _seconds(seconds))
     return table
 
 
-def grid_table(results: Sequence[Result]) -> Table:
+def grid_table(records: Sequence[Record]) -> Table:
     """A row a run, `victim → purified` in percent; choices that all runs share are the title."""
-    first = results[0] if results else {}
-    varying = [key for key in CHOICES if any(r.get(key) != first.get(key) for r in results)]
-    common = [key for key in CHOICES if key not in varying and first.get(key) is not None]
-    shared = [f"{key} {first[key]}" for key in common]
-    count = f"{len(results)} run{'' if len(results) == 1 else 's'}"
-    table = Table(title=", ".join([count, *shared]), title_justify="left")
-    for key in varying:
-        table.add_column(key, overflow="fold")
+    seen = {name: {choice(record, name) for record in records} for name in CHOICES}
+    varying = [name for name, values in seen.items() if len(values) > 1]
+    common = [f"{name} {values.pop()}" for name, values in seen.items() if len(values) == 1]
+    count = f"{len(records)} run{'' if len(records) == 1 else 's'}"
+    table = Table(title=", ".join([count, *common]), title_justify="left")
+    for name in varying:
+        table.add_column(name, overflow="fold")
     for name in ("ACC %", "ASR %", "RA %", "DER %", "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
-    for result in results:
-        victim, purified = result.get("victim") or {}, result.get("purified") or {}
+    for record in records:
+        victim, purified = record.victim, record.purified
         table.add_row(
-            *(str(result.get(key, DASH)) for key in varying),
-            *(f"{percent(victim.get(r), 1)} → {percent(purified.get(r), 1)}" for r in RATES),
-            percent(purified.get("der"), 1),
-            _seconds((result.get("seconds") or {}).get("purify")),
+            *(choice(record, name) or DASH for name in varying),
+            *(f"{rate(victim, name, 1)} → {rate(purified, name, 1)}" for name in RATES),
+            rate(purified, "der", 1),
+            _seconds(record.spent.seconds.get("purify")),
         )
     return table
 
@@ -73,11 +93,14 @@ def _seconds(value: float | None) -> str:
     return DASH if value is None else f"{value:.1f}"
 
 
-def _costs(result: Result) -> str:
-    """What the whole run took."""
-    total, memory = (result.get("seconds") or {}).get("total"), result.get("peak_memory_mb")
+def _costs(record: Record) -> str:
+    """What the whole run took, and what the models cost where the defense has changed that."""
+    total, memory = record.spent.seconds.get("total"), record.spent.memory_mb
     parts = [
         None if total is None else f"{_seconds(total)} s in all",
-        None if memory is None else f"peak memory {memory:,.0f} MB",
+        None if memory is None else f"{memory:,.0f} MB held at most while purifying",
     ]
+    before, after = (record.costs.get(name) for name in ("victim", "purified"))
+    if before and after and before.parameters != after.parameters:
+        parts.append(f"{before.parameters:,} → {after.parameters:,} parameters")
     return ", ".join(part for part in parts if part)

@@ -1,7 +1,7 @@
-"""What takes long is made once, and found again by what it was made from."""
+"""What takes long is made once, and found again by what it was made from. Loads without torch."""
 
-from backdoor_lab.store.artifacts import Store, plain
-from backdoor_lab.store.code import code_digest
-from backdoor_lab.store.workshop import Artifact, CleanModel, Workshop
+from backdoor_lab.store.folders import RESUME, Store
+from backdoor_lab.store.notes import Notes
+from backdoor_lab.store.provenance import Provenance
 
-__all__ = ["Artifact", "CleanModel", "Store", "Workshop", "code_digest", "plain"]
+__all__ = ["RESUME", "Notes", "Provenance", "Store"]

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Mapping
-from netrc import netrc
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from lightning.pytorch.loggers import WandbLogger
+from requests.utils import get_netrc_auth
 
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.tracking._base import RunInfo, Tracker, flat
@@ -112,7 +111,5 @@ def _key_is_known() -> bool:
     """Whether the environment or a netrc file holds a key for the W&B host."""
     if os.environ.get("WANDB_API_KEY"):
         return True
-    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
-    usual = [Path.home() / ".netrc", Path.home() / "_netrc"]
-    files = [Path(os.environ["NETRC"]).expanduser()] if "NETRC" in os.environ else usual
-    return any(host in netrc(file).hosts for file in files if file.is_file())
+    url = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+    return get_netrc_auth(url) is not None

@@ -2,7 +2,7 @@
 
 from backdoor_lab.training.augment import Augmentation, CropFlip
 from backdoor_lab.training.batches import Batches, as_floats
-from backdoor_lab.training.engine import Engine, whole
+from backdoor_lab.training.engine import Engine, accuracy, whole
 from backdoor_lab.training.manual import Manual
 from backdoor_lab.training.recipe import Recipe, sgd
 from backdoor_lab.training.sam import SAM
@@ -26,6 +26,7 @@ __all__ = [
     "Recipe",
     "Supervised",
     "Tuning",
+    "accuracy",
     "as_floats",
     "backdoorbench",
     "constant",

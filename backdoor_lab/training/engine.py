@@ -15,12 +15,13 @@ from lightning import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
+from torchmetrics.functional.classification import multiclass_accuracy
 
 from backdoor_lab.callbacks import EpochLoss, FitProgress, Resume
 from backdoor_lab.datasets._images import ImageSet
+from backdoor_lab.device import chosen_device, resolved_precision
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.training.batches import Batches, Streamed
-from backdoor_lab.training.device import chosen_device, resolved_precision
 from backdoor_lab.training.manual import Manual
 from backdoor_lab.training.supervised import Supervised
 from backdoor_lab.validation import Count, Fraction, Index, Positive, Rate, validated
@@ -210,8 +211,15 @@ class Engine:
 
     def accuracy(self, model: nn.Module, data: ImageSet) -> float:
         """Share of a set that `model` classifies as labelled."""
-        predicted = self.predict(model, data).argmax(1)
-        return (predicted == data.labels.to(self.device)).double().mean().item()
+        return accuracy(self.predict(model, data), data.labels)
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> float:
+    """Share in [0, 1] of logits (N, classes), N > 0, whose highest is at `labels` (N,)."""
+    right = multiclass_accuracy(
+        logits, labels.to(logits.device), num_classes=logits.shape[1], average="micro"
+    )
+    return round(right.item(), 6)  # single precision holds no more
 
 
 def whole(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from backdoor_lab.attacks import Attack
-from backdoor_lab.datasets import ImageSet, evenly
-from backdoor_lab.metrics import HitRate, defense_effectiveness, stealth
-from backdoor_lab.training import Engine
+from backdoor_lab.datasets import Data, ImageSet, evenly
+from backdoor_lab.evaluation.scores import Scores
+from backdoor_lab.evaluation.stealth import stealth
+from backdoor_lab.training import Engine, accuracy
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,12 @@ class Examination:
     crossed: ImageSet | None = None
 
     @classmethod
-    def of(cls, test: ImageSet, attack: Attack) -> Examination:
-        """Trigger, in 8 bits, every test image that counts."""
+    def of(cls, data: Data, attack: Attack | None) -> Examination:
+        """Trigger, in 8 bits, every test image that counts; none where no trigger is known."""
+        test, classes = data.test, data.spec.classes
+        if attack is None:
+            nothing = torch.empty(0, dtype=torch.int64)
+            return cls(test, test.take(nothing), nothing, nothing, classes)
         positions = attack.counted(test.labels).nonzero().flatten()
         clean = test.take(positions)
         triggered = ImageSet.of(attack.stamp(clean.images), clean.labels)
@@ -39,7 +44,7 @@ class Examination:
         crossed = None
         if attack.crosses:
             crossed = ImageSet.of(attack.stamp_cross(test.images), test.labels)
-        return cls(test, triggered, wanted, positions, attack.spec.classes, crossed)
+        return cls(test, triggered, wanted, positions, classes, crossed)
 
     def stealth(self) -> dict[str, float] | None:
         """How far (up to 1,000) triggered images are from clean ones; None where none changed."""
@@ -48,35 +53,15 @@ class Examination:
         return None if torch.equal(clean, triggered) else stealth(clean, triggered)
 
 
-@dataclass(frozen=True)
-class Scores:
-    """Fractions in [0, 1]; None where no triggered image counts, or nothing only looks triggered.
-
-    `cross` is the accuracy on images that only look triggered.
-    """
-
-    acc: float
-    asr: float | None
-    ra: float | None
-    cross: float | None = None
-
-    def der(self, before: Scores) -> float | None:
-        """DER against the victim's scores."""
-        if self.asr is None or before.asr is None:
-            return None
-        return defense_effectiveness(before.acc, self.acc, before.asr, self.asr)
-
-
 def evaluate(model: nn.Module, exam: Examination, engine: Engine) -> Scores:
     """ACC over all clean test images; ASR and RA over the triggered ones that count."""
-    rate = HitRate().to(engine.device)  # each call is a rate of its own
-    acc = rate(engine.predict(model, exam.clean), exam.clean.labels).item()
+    acc = accuracy(engine.predict(model, exam.clean), exam.clean.labels)
     if not len(exam.triggered):
-        return Scores(acc, None, None)
+        return Scores(acc)
     answers = engine.predict(model, exam.triggered)
-    asr = rate(answers, exam.wanted).item()
-    ra = rate(answers, exam.triggered.labels).item()
+    asr = accuracy(answers, exam.wanted)
+    ra = accuracy(answers, exam.triggered.labels)
     if exam.crossed is None:
         return Scores(acc, asr, ra)
-    cross = rate(engine.predict(model, exam.crossed), exam.crossed.labels).item()
+    cross = accuracy(engine.predict(model, exam.crossed), exam.crossed.labels)
     return Scores(acc, asr, ra, cross)

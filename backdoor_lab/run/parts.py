@@ -15,30 +15,34 @@ from pydantic import ValidationError
 from backdoor_lab.attacks import Attack
 from backdoor_lab.aux_data import AuxiliaryKind
 from backdoor_lab.calibration import Calibration
+from backdoor_lab.config import plain_config
+from backdoor_lab.config.checks import refuse_unknown
 from backdoor_lab.datasets import Data, Dataset
 from backdoor_lab.defenses import Defense
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.models import ModelFactory
-from backdoor_lab.reports.export import PoisonedImages
-from backdoor_lab.store import code_digest
+from backdoor_lab.tasks import Task
 from backdoor_lab.tracking import Tracker
 from backdoor_lab.training import Engine, Recipe
+from backdoor_lab.victims import VictimSource
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Everything that a run is made of."""
+    """Everything that a run is made of; `links` are its defenses, first to last."""
 
+    task: Task
+    victim: VictimSource
     dataset: Dataset
     model: ModelFactory
     recipe: Recipe
     attack: Attack
+    links: tuple[Defense, ...]
     aux: AuxiliaryKind
     calibration: Calibration
-    defense: Defense
     engine: Engine
     tracker: Tracker
-    export: PoisonedImages | None
+    export: Any
 
     @classmethod
     def of(cls, cfg: DictConfig) -> Parts:
@@ -47,11 +51,18 @@ class Parts:
         Raises:
             ConfigError: a value is out of its range, or two choices make no sense together.
         """
+        refuse_unknown(cfg)
         if cfg.seed < 0:
             raise ConfigError(f"seed={cfg.seed} is negative; allowed: 0 or more")
-        names = ("dataset", "model", "recipe", "attack", "aux", "calibration", "defense", "export")
-        built = {name: build(cfg, name) for name in names}
-        parts = cls(engine=build(cfg, "trainer"), tracker=build(cfg, "logger"), **built)
+        names = ("task", "victim", "dataset", "model", "recipe", "attack", "aux", "calibration")
+        built = {name: build(cfg, name) for name in (*names, "export")}
+        defenses = ["defense"] if cfg.then is None else ["defense", "then"]
+        parts = cls(
+            engine=build(cfg, "trainer"),
+            tracker=build(cfg, "logger"),
+            links=tuple(build(cfg, name) for name in defenses),
+            **built,
+        )
         parts.check()
         return parts
 
@@ -61,32 +72,22 @@ class Parts:
         self.dataset.check()
         self.model.check()
         self.attack.check(shape, self.dataset.num_classes)
-        if self.export is None:
-            self.aux.check()
-            self.defense.check(self.aux.holds_images, self.aux.labelled)
-        elif self.attack.harmless:
-            raise ConfigError("export=poisoned, but attack=none has no triggered images")
+        self.task.check(self)
 
-    def check_data(self, data: Data, seed: int) -> None:
-        """Refuse, before anything trains, what cannot work with the loaded data.
+    def attach(self, data: Data, seed: int) -> None:
+        """Tell the attack what the data are; refuse, before anything trains, what cannot work.
 
         Raises:
-            ConfigError: an impossible poison rate or auxiliary set, or a model without what the
-                defense works on.
+            ConfigError: an impossible poison rate.
         """
+        self.attack.attach(data.spec, self.recipe, seed)
         self.attack.choose(data.train.labels)
-        self.aux.foresee(data)
-        self.defense.check_model(self.model.build(data.spec, seed))
-
-    def code(self) -> str:
-        """A digest of the code behind all methods of the run."""
-        return code_digest(self.attack, self.model, self.aux, self.calibration, self.defense)
 
 
 def build(cfg: DictConfig, key: str) -> Any:
     """Instantiate one group; whatever is wrong with its values becomes one sentence."""
     try:
-        return instantiate(cfg[key], _convert_="all")
+        return instantiate(plain_config(cfg, key), _convert_="all")
     except (InstantiationException, ValidationError, OmegaConfBaseException) as error:
         raise ConfigError(sentence(key, error)) from None
 
@@ -94,7 +95,7 @@ def build(cfg: DictConfig, key: str) -> Any:
 def sentence(key: str, error: BaseException) -> str:
     """The cause of a failed instantiation in one sentence that names the key."""
     if nested := re.search(r"full_key: (\S+)", str(error)):
-        key = nested[1]  # what lies below the group, such as attack.inner
+        key = f"{key}.{nested[1]}"  # what lies below the group, such as attack.inner
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ConfigError):

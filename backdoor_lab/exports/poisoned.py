@@ -11,10 +11,12 @@ import numpy as np
 from torch import Tensor
 from torchvision.io import write_png
 
-from backdoor_lab.datasets import Data, ImageSet
-from backdoor_lab.evaluation import Examination
+from backdoor_lab.attacks import Attack
+from backdoor_lab.datasets import ImageSet
+from backdoor_lab.errors import ConfigError
+from backdoor_lab.evaluation.examination import Examination
 from backdoor_lab.validation import validated
-from backdoor_lab.victims import Victim
+from backdoor_lab.victims import Victim, Workshop
 
 Columns = dict[str, Tensor]
 Writer = Callable[[Path, Tensor, Columns], None]
@@ -35,10 +37,22 @@ class PoisonedImages:
         writers: dict[str, Writer] = {"npz": write_npz, "png": write_pngs}
         self.write_part = writers[format]
 
-    def write(self, folder: Path, data: Data, victim: Victim) -> Path:
-        """Write both parts below `folder`; a part without images is left out."""
+    def check(self, attack: Attack) -> None:
+        """Refuse what has no triggered images."""
+        if attack.harmless:
+            raise ConfigError("export=poisoned, but attack=none has no triggered images")
+
+    def write(self, folder: Path, shop: Workshop, victim: Victim) -> None:
+        """Write both parts below `folder`; a part without images is left out.
+
+        Raises:
+            ConfigError: nobody knows the victim's trigger.
+        """
+        if victim.attack is None:
+            raise ConfigError("export=poisoned, but the trigger of this victim is not known")
+        victim.attack.prepare(shop)  # a victim found in the store brings its trigger alone
         folder.mkdir(parents=True, exist_ok=True)
-        exam = Examination.of(data.test, victim.attack)
+        data, exam = shop.data, Examination.of(shop.data, victim.attack)
         test = {"index": exam.counted, "label": exam.triggered.labels, "wanted": exam.wanted}
         self._part(folder / "test", exam.triggered, test)
         poisoned, chosen = victim.attack.poison(data.train)
@@ -48,7 +62,6 @@ class PoisonedImages:
             "wanted": poisoned.labels[chosen],
         }
         self._part(folder / "train", poisoned.take(chosen), train)
-        return folder
 
     def _part(self, path: Path, images: ImageSet, columns: Columns) -> None:
         if len(images):

@@ -1,0 +1,86 @@
+"""What decides a number: configuration without places, loggers and devices."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from backdoor_lab.config.facts import FACTS, without_facts
+from backdoor_lab.config.machine import precision_here
+
+VICTIM_GROUPS = ("victim", "dataset", "model", "attack", "recipe", "trainer", "seed")
+PLACES = ("cache", "root")  # where things lie does not change what they are
+LEARNING = (  # of the trainer: what changes what is learnt
+    "_target_", "precision", "limit_train_batches", "fast_dev_run", "gradient_clip_val", "callbacks",
+)  # fmt: skip
+SAMPLE = 1000  # files of a folder whose bytes are looked at
+
+
+def plain_config(cfg: DictConfig, key: str) -> Any:
+    """The resolved value of a key as plain Python, facts left out."""
+    node = OmegaConf.select(cfg, key)
+    if not OmegaConf.is_config(node):
+        return node
+    return without_facts(OmegaConf.to_container(node, resolve=True))
+
+
+def victim_identity(cfg: DictConfig) -> dict[str, Any]:
+    """All that decides a victim, the data's content excepted."""
+    return identity(cfg, VICTIM_GROUPS)
+
+
+def run_identity(cfg: DictConfig) -> dict[str, Any]:
+    """All that decides a run: its victim, and the groups that its task reads."""
+    task = OmegaConf.select(cfg, "task")
+    groups = list((task.get(FACTS) or {}).get("groups", [])) if task else []
+    if "defense" in groups:
+        groups.append("then")
+    return identity(cfg, (*VICTIM_GROUPS, "task", *groups))
+
+
+def identity(cfg: DictConfig, groups: tuple[str, ...]) -> dict[str, Any]:
+    """The resolved config of `groups`; what only says where or how fast is left out."""
+    found = {group: held(plain_config(cfg, group)) for group in groups}
+    if isinstance(data := found.get("dataset"), dict):
+        root = data.get("root")
+        found["dataset"] = {key: value for key, value in data.items() if key not in PLACES}
+        found["root"] = str(Path(root).resolve()) if root else None
+    if isinstance(trainer := found.get("trainer"), dict):
+        kept = {key: trainer[key] for key in LEARNING if key in trainer}
+        found["trainer"] = kept | {"precision": precision_here(cfg)}
+    return found
+
+
+def held(value: Any, key: str = "") -> Any:
+    """`value` with a hash of what they hold in place of the names of files and folders."""
+    if isinstance(value, dict):
+        return {name: held(one, name) for name, one in value.items()}
+    if isinstance(value, str) and key == "folder" and Path(value).is_dir():
+        return folder_digest(value)
+    if isinstance(value, str) and Path(value).suffix and Path(value).is_file():
+        return hashlib.sha256(Path(value).read_bytes()).hexdigest()
+    return value
+
+
+@cache
+def folder_digest(folder: str) -> str:
+    """A digest of the names and sizes of all files below, and of the bytes of some of them."""
+    root = Path(folder)
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    found = hashlib.sha256()
+    for file in files:
+        found.update(f"{file.relative_to(root)}\0{file.stat().st_size}\n".encode())
+    for file in files[:: max(1, len(files) // SAMPLE)]:
+        found.update(file.read_bytes())
+    return found.hexdigest()
+
+
+def digest(value: Any) -> str:
+    """Eight hexadecimal digits of a canonical JSON."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

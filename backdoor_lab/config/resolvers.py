@@ -1,0 +1,46 @@
+"""How a yaml reads values that depend on data set, protocol or method."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from backdoor_lab.config.facts import fact
+
+
+def method_name(target: str) -> str:
+    """The name of a method from its `_target_`, `backdoor_lab.<group>.<name>.<Class>`."""
+    return target.split(".")[2]
+
+
+def value_for(key: str, default: Any, *, _root_: DictConfig) -> Any:
+    """`values_for.<method>.<key>` of the protocol or data set, else the method's own default."""
+    found = OmegaConf.select(_root_, f"values_for.{key}", default=None)
+    return as_node(default) if found is None else found
+
+
+def for_dataset(values: dict[str, Any], default: Any, *, _root_: DictConfig) -> Any:
+    """The value of the data set, for protocols whose papers set one by data set; else `default`."""
+    return as_node(values.get(_root_.dataset.name, default))
+
+
+def for_attack(values: dict[str, Any], default: Any, *, _root_: DictConfig) -> Any:
+    """The value of the attack, or else of the one inside it; else `default`."""
+    node = _root_.attack
+    while node is not None:
+        name = method_name(node._target_)
+        if name in values:
+            return as_node(values[name])
+        node = node.get("inner")
+    return as_node(default)
+
+
+def by_fact(name: str, values: dict[str, Any], default: Any, *, _root_: DictConfig) -> Any:
+    """The value that stands for a fact of the attack, or else of the one inside it."""
+    return as_node(values.get(fact(_root_.attack, name), default))
+
+
+def as_node(value: Any) -> Any:
+    """A list as OmegaConf wants one from a resolver; anything else as it is."""
+    return OmegaConf.create(value) if isinstance(value, list) else value

@@ -1,0 +1,15 @@
+"""What runs leave: one typed result each, from which all tables are made. Loads without torch."""
+
+from backdoor_lab.records.collect import collect, mean_sd
+from backdoor_lab.records.record import Cost, MadeFrom, Record, Spent, read_failure, read_record
+
+__all__ = [
+    "Cost",
+    "MadeFrom",
+    "Record",
+    "Spent",
+    "collect",
+    "mean_sd",
+    "read_failure",
+    "read_record",
+]

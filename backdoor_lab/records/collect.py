@@ -1,0 +1,37 @@
+"""Records below a folder, and means over their seeds."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from backdoor_lab.records.record import RESULT, Record, read_record
+
+CELL = ("dataset", "model", "attack", "defense", "aux", "calibration")
+
+
+def collect(folder: Path) -> dict[Path, Record]:
+    """Results below `folder` by the folders they lie in, the newest of each cell.
+
+    Cells are told apart by their choices and their seed, so that a run with other values (or
+    another protocol) takes the place of the earlier one.
+    """
+    cells: dict[tuple[object, ...], Path] = {}
+    records: dict[Path, Record] = {}
+    for file in sorted(folder.rglob(RESULT), key=lambda file: file.stat().st_mtime):
+        record = read_record(file.parent)
+        if record is not None:
+            records[file.parent] = record
+            names = [record.choices.get(group) for group in CELL]
+            cells[record.task, *names, record.seed] = file.parent
+    return {place: records[place] for place in sorted(cells.values())}
+
+
+def mean_sd(values: Sequence[float | None], factor: float = 100, digits: int = 1) -> str:
+    """Mean and standard deviation, in percent by default; a dash where nothing is defined."""
+    known = [factor * value for value in values if value is not None]
+    if not known:
+        return "–"
+    mean = f"{statistics.mean(known):.{digits}f}"
+    return mean if len(known) < 2 else f"{mean} ± {statistics.stdev(known):.{digits}f}"

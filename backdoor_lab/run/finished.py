@@ -1,0 +1,92 @@
+"""Whether a run is finished: told from its record, source text and notes, without torch."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterator
+from enum import Enum
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from backdoor_lab.config.facts import FACTS
+from backdoor_lab.config.identity import identity, run_identity
+from backdoor_lab.records import Record, read_record
+from backdoor_lab.store import Notes, Provenance
+
+log = logging.getLogger(__name__)
+CODE = Provenance()
+
+
+class State(Enum):
+    """How a record stands to the run that it is asked for."""
+
+    ABSENT = "absent"
+    STALE = "stale"
+    INCOMPLETE = "incomplete"  # it counts, but a file that was asked for is not beside it
+    UNTOLD = "untold"  # only the loaded data can tell
+    CURRENT = "current"
+
+
+def state_of(cfg: DictConfig, folder: Path) -> tuple[Record | None, State]:
+    """The record in `folder`, and whether it answers for `cfg`."""
+    record = None if cfg.force else read_record(folder)
+    if record is None or record.made_from is None:
+        return None, State.ABSENT
+    if record.made_from.code != CODE.of(run_identity(cfg)):
+        log.info("the code behind this run has changed since: it runs again")
+        return record, State.STALE
+    known = Notes(Path(cfg.paths.cache)).read("fingerprint", asked_of(cfg))
+    if known is None:
+        return record, State.UNTOLD
+    if known != record.made_from.data:
+        log.info("the data of this run have changed since: it runs again")
+        return record, State.STALE
+    return record, State.CURRENT if complete(cfg, folder) else State.INCOMPLETE
+
+
+def complete(cfg: DictConfig, folder: Path) -> bool:
+    """Whether each file that a key of the task asks for lies beside the record."""
+    leaves = (cfg.task.get(FACTS) or {}).get("leaves") or {}
+    return all(any(folder.glob(pattern)) for key, pattern in leaves.items() if cfg[key])
+
+
+def note_fingerprint(cfg: DictConfig, asked: dict[str, Any], fingerprint: str) -> None:
+    """Remember what the data are that `asked` (of `asked_of`, before they were loaded) describes."""
+    Notes(Path(cfg.paths.cache)).write("fingerprint", asked, fingerprint)
+
+
+def asked_of(cfg: DictConfig) -> dict[str, Any]:
+    """What tells a data set without decoding it: its settings, its files, who decodes them."""
+    files = (cfg.dataset.get(FACTS) or {}).get("files") or []
+    root = OmegaConf.select(cfg, "dataset.root")
+    settings = identity(cfg, ("dataset",))
+    versions = {name: version(name) for name in ("pillow", "scikit-learn", "torchvision")}
+    code = CODE.of(settings)
+    files_state = [state_below(str(Path(root) / name)) for name in files] if root else []
+    return {"settings": settings, "files": files_state, "versions": versions, "code": code}
+
+
+@cache
+def state_below(place: str) -> str:
+    """A digest of names, sizes and times of the files at or below `place`."""
+    found = hashlib.sha256()
+    for line in sorted(_entries(Path(place), place)):
+        found.update(line.encode(errors="surrogateescape"))
+    return found.hexdigest()
+
+
+def _entries(path: Path, root: str) -> Iterator[str]:
+    if path.is_file():
+        facts = path.stat()
+        yield f"{path}\0{facts.st_size}\0{facts.st_mtime_ns}\n"
+        return
+    for folder, _, names in os.walk(root):
+        for name in names:
+            facts = os.stat(os.path.join(folder, name))
+            yield f"{folder}/{name}\0{facts.st_size}\0{facts.st_mtime_ns}\n"

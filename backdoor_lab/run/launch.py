@@ -1,0 +1,62 @@
+"""One job of the command line: run its task, or show what it left the last time."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from backdoor_lab.config.checks import refuse_unknown
+from backdoor_lab.console import console
+from backdoor_lab.errors import ConfigError
+from backdoor_lab.records import Record, read_record
+from backdoor_lab.reports.table import result_table
+from backdoor_lab.run.finished import State, state_of
+from backdoor_lab.run.names import Names
+
+log = logging.getLogger(__name__)
+
+
+def launch(cfg: DictConfig) -> Exception | None:
+    """Run one job; in a grid an exception is handed back, so that the other cells go on."""
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
+    names = Names.of(cfg, hydra.runtime.choices, tuple(hydra.overrides.task))
+    try:
+        refuse_unknown(cfg)
+        record = result_of(cfg, names, folder)
+    except Exception as error:
+        in_grid = hydra.mode is RunMode.MULTIRUN
+        leave_trace(folder, names, error, in_grid)
+        if not in_grid:
+            raise
+        log.error("%s failed: %s", folder, error)
+        return error
+    if record.victim is not None:
+        console().print(result_table(record))
+    console().print(f"Result: {folder}", soft_wrap=True)
+    return None
+
+
+def result_of(cfg: DictConfig, names: Names, folder: Path) -> Record:
+    """The record in `folder`, made now where it is not there or not current."""
+    record, state = state_of(cfg, folder)
+    if record is not None and state is State.CURRENT:
+        log.info("this run is finished already; force=true runs it again")
+        return record
+    from backdoor_lab.run.job import perform  # torch and Lightning load only now
+
+    return perform(cfg, names, folder)
+
+
+def leave_trace(folder: Path, names: Names, error: Exception, in_grid: bool) -> None:
+    """Say in the folder why there is no result; a refusal on its own leaves no folder at all."""
+    refused = isinstance(error, ConfigError) and not in_grid
+    if refused and read_record(folder) is None:
+        shutil.rmtree(folder, ignore_errors=True)
+    elif folder.is_dir():
+        names.failure(f"{type(error).__name__}: {error}").write(folder)

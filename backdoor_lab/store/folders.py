@@ -1,0 +1,119 @@
+"""Folders made once per content hash: locked, whole or absent, checked when found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from backdoor_lab.config.identity import digest
+
+log = logging.getLogger(__name__)
+MANIFEST = "manifest.json"
+RESUME = "resume.ckpt"  # of a training that was interrupted; no part of what is made
+
+
+class Store:
+    """Victims, artifacts and decoded data under `root`, a folder `<name>-<hash of key>` each."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def make_once(
+        self,
+        name: str,
+        key: dict[str, Any],
+        make: Callable[[Path], None],
+        replaces: bool = False,
+    ) -> tuple[Path, bool]:
+        """The folder of an artifact, and whether it was there already.
+
+        Two processes that ask at once make it once: the second waits. `make(folder)` fills a
+        `.partial` folder, which keeps its files when it is interrupted so that it may resume, and
+        which takes its final name only when it is whole.
+
+        Args:
+            name: what it is called.
+            key: all that it is made from.
+            make: fills a folder.
+            replaces: what was made under this name from another key goes.
+        """
+        folder = self.root / f"{name}-{digest(key)}"
+        self.root.mkdir(parents=True, exist_ok=True)
+        with locked(self.root / f"{name if replaces else folder.name}.lock"):
+            if found(folder):
+                return folder, True
+            partial = folder.with_name(f"{folder.name}.partial")
+            clear_unless_folder(partial)
+            partial.mkdir(exist_ok=True)
+            make(partial)
+            (partial / RESUME).unlink(missing_ok=True)
+            seal(partial)
+            partial.replace(folder)
+            for older in self.root.glob(f"{name}-????????") if replaces else ():
+                if older != folder:
+                    shutil.rmtree(older, ignore_errors=True)
+        return folder, False
+
+
+def found(folder: Path) -> bool:
+    """Whether `folder` is there and whole; what is not is cleared away, and said."""
+    if not folder.exists():
+        return False
+    if intact(folder):
+        return True
+    log.warning("%s is damaged: made anew", folder)
+    clear_unless_folder(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    return False
+
+
+def clear_unless_folder(path: Path) -> None:
+    """Remove a file, or a link, that stands where a folder should be."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Hold the lock on `file`; says so when it has to wait."""
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        log.info("another process is making %s; waiting for it", file.stem)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def seal(folder: Path) -> None:
+    """Write the manifest: the SHA-256 of every file."""
+    sums = {file.name: checksum(file) for file in sorted(folder.iterdir()) if file.is_file()}
+    (folder / MANIFEST).write_text(json.dumps(sums, indent=2))
+
+
+def intact(folder: Path) -> bool:
+    """Whether the manifest lists every file there is, and each is as it was."""
+    try:
+        sums = json.loads((folder / MANIFEST).read_text())
+        names = {file.name for file in folder.iterdir()} - {MANIFEST}
+        whole = bool(sums) and names == set(sums)
+        return whole and all(checksum(folder / name) == known for name, known in sums.items())
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def checksum(file: Path) -> str:
+    """SHA-256 of a file."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

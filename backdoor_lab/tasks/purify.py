@@ -1,0 +1,84 @@
+"""Purify: make or find the victim, purify it, judge both."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from backdoor_lab.defenses import check_links, purify_in_turn
+from backdoor_lab.evaluation.costs import PeakMemory, measure
+from backdoor_lab.evaluation.examination import Examination, evaluate
+from backdoor_lab.evaluation.scores import defense_effectiveness
+from backdoor_lab.models import PURIFIED, load_purified, save_purified
+from backdoor_lab.records import Record
+from backdoor_lab.reports.run_pictures import draw_pictures
+from backdoor_lab.tasks._base import Task
+
+if TYPE_CHECKING:
+    from backdoor_lab.run.job import Job
+    from backdoor_lab.run.parts import Parts
+
+
+class Purify(Task):
+    """The story of a defense: what it is handed, what it makes of it, what that was worth."""
+
+    def check(self, parts: Parts) -> None:
+        super().check(parts)
+        parts.aux.check(parts.victim.knows_training)
+        check_links(parts.links, parts.aux.holds_images, parts.aux.labelled)
+
+    def run(self, job: Job) -> Record:
+        parts, engine, seed = job.parts, job.parts.engine, job.seed
+        data = job.load()
+        parts.attach(data, seed)
+        parts.aux.foresee(data)
+        for link in parts.links:
+            link.attach(engine, data.spec, seed)
+            link.check_model(parts.model.build(data.spec, seed))
+
+        victim = parts.victim.bring(parts.attack, job.workshop(data))
+        job.lap("victim")
+        aux = parts.aux.draw(data, victim.poisoned, seed)
+        aux = parts.calibration.calibrate(victim.model, aux, engine, seed)
+        job.lap("calibration")
+        with PeakMemory(engine.device) as memory:
+            purified = purify_in_turn(parts.links, deepcopy(victim.model), aux)
+        job.lap("purify")
+
+        exam = Examination.of(data, victim.attack)
+        before, after = (evaluate(model, exam, engine) for model in (victim.model, purified))
+        job.lap("evaluate")
+        models = {"victim": victim.model, "purified": purified}
+        record = replace(
+            job.record(victim),
+            chain=job.names.chain,
+            victim=before,
+            purified=replace(after, der=defense_effectiveness(before, after)),
+            costs=measure(models, data.spec, engine),
+            spent=job.spent(victim, memory.megabytes),
+            trigger=exam.stealth(),
+            details={
+                "attack": victim.details,
+                "aux": aux.details,
+                "defense": [link.details for link in parts.links],
+            },
+        )
+        if job.keep_model:
+            save_purified(job.folder, purified)
+        if job.pictures:
+            job.show(draw_pictures(job.folder, record, models, exam, engine))
+        return record
+
+    def complete(self, job: Job, record: Record) -> Record:
+        """Draw the pictures that a finished run lacks; without its model, purify again."""
+        if not (job.folder / PURIFIED).exists():
+            return self.run(job)
+        parts, engine = job.parts, job.parts.engine
+        data = job.load()
+        parts.attach(data, job.seed)
+        victim = parts.victim.bring(parts.attack, job.workshop(data))
+        exam = Examination.of(data, victim.attack)
+        models = {"victim": victim.model, "purified": load_purified(job.folder)}
+        job.show(draw_pictures(job.folder, record, models, exam, engine))
+        return record

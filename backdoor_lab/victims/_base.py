@@ -1,0 +1,60 @@
+"""What a victim is, and what every source of one offers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import Tensor
+
+from backdoor_lab.attacks import Attack
+from backdoor_lab.models import Classifier
+
+if TYPE_CHECKING:
+    from backdoor_lab.victims.workshop import Workshop
+
+
+@dataclass(frozen=True)
+class Victim:
+    """A classifier to be purified, and what is known of its backdoor.
+
+    Attributes:
+        model: the classifier, in eval mode.
+        attack: answers for the trigger; None where nobody knows one.
+        poisoned: positions (P,) in the training split; None where nobody knows what it was.
+        name: tells it from all others.
+        seconds: what its training took.
+        cached: whether it was there already.
+    """
+
+    model: Classifier
+    attack: Attack | None
+    poisoned: Tensor | None
+    name: str
+    seconds: float = 0.0
+    cached: bool = True
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What its attack has to report."""
+        return self.attack.details if self.attack else {}
+
+
+class VictimSource(ABC):
+    """Brings the victim of a run.
+
+    Attributes:
+        knows_training: whether the training images and the poisoned ones among them are known.
+    """
+
+    knows_training: ClassVar[bool] = True
+
+    @abstractmethod
+    def bring(self, attack: Attack, shop: Workshop) -> Victim:
+        """The victim.
+
+        Args:
+            attack: of the run, attached to the data.
+            shop: data, model, recipe and store.
+        """
