@@ -2,7 +2,7 @@
 
 from backdoor_lab.config.catalogue import catalogue
 from backdoor_lab.config.facts import without_facts
-from backdoor_lab.config.identity import digest, identity, plain_config
+from backdoor_lab.config.identity import identity, plain_config
 from backdoor_lab.config.places import CONF, ROOT
 from backdoor_lab.config.schema import register
 from backdoor_lab.config.versions import show_versions, versions
@@ -11,7 +11,6 @@ __all__ = [
     "CONF",
     "ROOT",
     "catalogue",
-    "digest",
     "identity",
     "plain_config",
     "register",

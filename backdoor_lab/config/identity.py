@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +10,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from backdoor_lab.config.facts import FACTS, without_facts
 from backdoor_lab.config.machine import precision_here
+from backdoor_lab.digests import folder_digest
 
 VICTIM_GROUPS = ("victim", "dataset", "model", "attack", "recipe", "trainer", "seed")
 PLACES = ("cache", "root")  # where things lie does not change what they are
 LEARNING = (  # of the trainer: what changes what is learnt
-    "_target_", "precision", "limit_train_batches", "fast_dev_run", "gradient_clip_val", "callbacks",
+    "_target_", "precision", "limit_train_batches", "fast_dev_run", "gradient_clip_val",
+    "callbacks",
 )  # fmt: skip
-SAMPLE = 1000  # files of a folder whose bytes are looked at
 
 
 def plain_config(cfg: DictConfig, key: str) -> Any:
@@ -65,22 +64,3 @@ def held(value: Any, key: str = "") -> Any:
     if isinstance(value, str) and Path(value).suffix and Path(value).is_file():
         return hashlib.sha256(Path(value).read_bytes()).hexdigest()
     return value
-
-
-@cache
-def folder_digest(folder: str) -> str:
-    """A digest of the names and sizes of all files below, and of the bytes of some of them."""
-    root = Path(folder)
-    files = sorted(path for path in root.rglob("*") if path.is_file())
-    found = hashlib.sha256()
-    for file in files:
-        found.update(f"{file.relative_to(root)}\0{file.stat().st_size}\n".encode())
-    for file in files[:: max(1, len(files) // SAMPLE)]:
-        found.update(file.read_bytes())
-    return found.hexdigest()
-
-
-def digest(value: Any) -> str:
-    """Eight hexadecimal digits of a canonical JSON."""
-    text = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]

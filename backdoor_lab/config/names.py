@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from omegaconf import DictConfig
 
 from backdoor_lab.config.facts import FACTS
-from backdoor_lab.config.identity import digest, run_identity
+from backdoor_lab.config.identity import run_identity
+from backdoor_lab.digests import digest
 
 DEFAULTS = {"task": "purify", "victim": "trained", "calibration": "none"}
 
@@ -19,7 +20,7 @@ def run_name(*, _root_: DictConfig) -> str:
     where they are not the default.
     """
     chosen = choices_of(_root_.hydra.runtime.choices)
-    victim = unusual(chosen, "victim") + [chosen["attack"]]
+    victim = [*unusual(chosen, "victim"), chosen["attack"]]
     decisive = (_root_.task.get(FACTS) or {}).get("groups", [])
     work = unusual(chosen, "task")
     for group in decisive:

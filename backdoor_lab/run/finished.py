@@ -57,7 +57,7 @@ def complete(cfg: DictConfig, folder: Path) -> bool:
 
 
 def note_fingerprint(cfg: DictConfig, asked: dict[str, Any], fingerprint: str) -> None:
-    """Remember what the data are that `asked` (of `asked_of`, before they were loaded) describes."""
+    """Remember what the data are that `asked`, taken before they were loaded, describes."""
     Notes(Path(cfg.paths.cache)).write("fingerprint", asked, fingerprint)
 
 

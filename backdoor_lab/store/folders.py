@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from backdoor_lab.config.identity import digest
+from backdoor_lab.digests import digest
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"

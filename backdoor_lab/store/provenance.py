@@ -15,10 +15,11 @@ from typing import Any
 from backdoor_lab.store.source import Source, Symbol, find, text_of
 
 PACKAGE = "backdoor_lab"
-SILENT = tuple(  # what carries, shows and keeps numbers, and shapes none
-    f"{PACKAGE}.{name}"
-    for name in ("config", "console", "errors", "records", "reports", "run", "store", "tracking")
-) + (f"{PACKAGE}.callbacks.fit_progress",)
+CARRIERS = (
+    "callbacks.fit_progress", "config", "console", "errors", "records", "reports", "run", "store",
+    "tracking",
+)  # fmt: skip
+SILENT = tuple(f"{PACKAGE}.{name}" for name in CARRIERS)  # they carry numbers, and shape none
 
 
 class Provenance:

@@ -1,0 +1,30 @@
+"""Short names for long things."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+SAMPLE = 1000  # files of a folder whose bytes are looked at
+
+
+def digest(value: Any) -> str:
+    """Eight hexadecimal digits of a canonical JSON."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+@cache
+def folder_digest(folder: str) -> str:
+    """A digest of the names and sizes of all files below, and of the bytes of some of them."""
+    root = Path(folder)
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    found = hashlib.sha256()
+    for file in files:
+        found.update(f"{file.relative_to(root)}\0{file.stat().st_size}\n".encode())
+    for file in files[:: max(1, len(files) // SAMPLE)]:
+        found.update(file.read_bytes())
+    return found.hexdigest()
