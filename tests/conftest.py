@@ -7,16 +7,15 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from backdoor_lab import configuration
-from backdoor_lab.configuration import CONF
+from backdoor_lab.config import CONF, register
 from backdoor_lab.datasets import Data, DataSpec, ImageSet
 from backdoor_lab.models import ModelFactory
-from backdoor_lab.store import Store, Workshop
+from backdoor_lab.store import Provenance, Store
 from backdoor_lab.training import Engine, Recipe
-from backdoor_lab.victims import clean_model
+from backdoor_lab.victims import Workshop
 from tests.tiny import Tiny
 
-configuration.register()
+register()
 
 
 def names(group):
@@ -74,8 +73,7 @@ def shop(spec, images, engine, tmp_path_factory):
     identity = {"dataset": {"name": "tiny"}, "model": "narrow", "recipe": "one epoch", "seed": 0}
     recipe = Recipe(epochs=1, batch_size=20, lr=0.01)
     store = Store(tmp_path_factory.mktemp("victims"))
-    identity |= {"root": None}
-    return Workshop(data, recipe, factory, engine, store, "tiny-narrow", identity, clean_model)
+    return Workshop(data, recipe, factory, engine, store, Provenance(), "tiny-narrow", identity)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Attacks: one file a method."""
+"""Attacks: a file or a folder for each method."""
 
 from backdoor_lab.attacks._base import Attack
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from lightning import Callback
@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from backdoor_lab.datasets import DataSpec, ImageSet, truncate
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.seeds import generator_for
-from backdoor_lab.store import Workshop
 from backdoor_lab.training import CropFlip, Recipe, Supervised
 from backdoor_lab.validation import Fraction, Index, validated
+
+if TYPE_CHECKING:
+    from backdoor_lab.victims import Workshop
 
 Base = Literal["train_set", "target_class"]
 
@@ -25,9 +27,8 @@ class Attack(Supervised):
     """Trains a victim on poisoned data.
 
     An attack that only poisons says in `trigger` what a triggered image looks like; one that
-    controls the training overrides `training_step` too. What the trigger consists of is laid out in
-    `build` as buffers or sub-modules, which are saved with the victim; what must be learnt first
-    fills them in `prepare`.
+    controls the training overrides `training_step` too. `build` lays out the trigger's buffers or
+    sub-modules, which are saved with the victim; where they must be learnt, `prepare` fills them.
 
     Args:
         poison_rate: share of the training images that are poisoned, in (0, 1].
@@ -39,12 +40,12 @@ class Attack(Supervised):
         clean_label: only images of the target class are poisoned, and keep their label.
         eight_bits: how triggered images are stored, `truncate` or `nearest`.
         controls_training: poisons inside the training, so that no image is poisoned beforehand.
-        learns_trigger: learns the trigger together with the victim, so that no other training can
-            use it.
+        learns_trigger: learns the trigger together with the victim: another attack cannot take it
+            over.
         harmless: poisons nothing at all.
-        crosses: trains on `cross` images too, so that accuracy on them is worth a report.
+        crosses: trains on `cross` images too, so that a report tells the accuracy on them.
         callbacks: act on the victim's training; `adaptive` puts its own here.
-        details: what is worth reporting of how the victim was made.
+        details: facts worth a report about how the victim was made.
     """
 
     clean_label = False
@@ -75,8 +76,8 @@ class Attack(Supervised):
     def trigger(self, images: Tensor) -> Tensor:
         """Triggered versions of images (N, C, H, W) in [0, 1], in the same shape and range."""
 
-    def build(self, draw: torch.Generator) -> None:
-        """Lay out the trigger's tensors for `self.spec`, with randomness from `draw` alone."""
+    def build(self, generator: torch.Generator) -> None:
+        """Lay out the trigger's tensors for `self.spec`, with randomness from `generator` alone."""
 
     def prepare(self, shop: Workshop) -> None:
         """Learn what the trigger needs, as artifacts of the store; most attacks need nothing."""
@@ -108,7 +109,7 @@ class Attack(Supervised):
         self.build(generator_for(seed, "trigger"))
 
     def train_trigger(self, images: Tensor) -> Tensor:
-        """`trigger` as the poisoned training images bear it; the same unless a method says else."""
+        """`trigger` of poisoned training images; a method may treat them unlike test images."""
         return self.trigger(images)
 
     def stamp(self, images: Tensor) -> Tensor:
@@ -154,8 +155,8 @@ class Attack(Supervised):
                 f"attack.poison_rate={self.poison_rate} of {self.poison_rate_base} means {count} "
                 f"image(s); allowed: 1 to {len(candidates)}"
             )
-        draw = generator_for(self.seed, "poison")
-        order = torch.randperm(len(candidates), generator=draw)
+        generator = generator_for(self.seed, "poison")
+        order = torch.randperm(len(candidates), generator=generator)
         return candidates[order[:count]].sort().values
 
     def poison(self, train: ImageSet) -> tuple[ImageSet, Tensor]:
@@ -184,7 +185,7 @@ class Attack(Supervised):
     def learn(
         self, model: nn.Module, poisoned: ImageSet, shop: Workshop, folder: Path | None
     ) -> None:
-        """The victim's own training, the last there is."""
+        """The victim's own training, after all that `prepare` learns."""
         self.model = model
         shop.engine.fit(self, poisoned, "victim", self.callbacks, folder)
         del self.model

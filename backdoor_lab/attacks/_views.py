@@ -15,7 +15,7 @@ from backdoor_lab.training import CropFlip
 
 @dataclass(frozen=True)
 class Views:
-    """Crop and rotation, each by a coin per batch, and a flip where the data set flips.
+    """Crop and rotation, each applied to a batch or not by chance; a flip where the data set flips.
 
     Offsets, angles and flips are drawn per image, as in the authors' releases of WaNet and COMBAT;
     BackdoorBench draws them per batch. A rotation takes the nearest pixel, as BackdoorBench's;
@@ -35,17 +35,23 @@ class Views:
     rotation_probability: float
     flip: bool
 
-    def __call__(self, images: Tensor, coins: torch.Generator, dice: torch.Generator) -> Tensor:
-        """Views of images (N, C, H, W); `coins` lies on the CPU, `dice` where the images lie."""
-        heads = torch.rand(2, generator=coins)
+    def __call__(
+        self, images: Tensor, cpu_generator: torch.Generator, generator: torch.Generator
+    ) -> Tensor:
+        """Views of images (N, C, H, W).
+
+        `cpu_generator` draws what is decided per batch, without a synchronisation; `generator`,
+        on the device of the images, what is drawn per image.
+        """
+        chance = torch.rand(2, generator=cpu_generator)
         crop = CropFlip(self.padding, self.flip)
-        parameters = crop.draw(len(images), dice)
-        if heads[0] >= self.crop_probability:
+        parameters = crop.draw(len(images), generator)
+        if chance[0] >= self.crop_probability:
             parameters[:, :2] = self.padding
         images = crop.apply(images, parameters)
-        if heads[1] < self.rotation_probability and self.rotation:
-            turn = torch.rand(len(images), generator=dice, device=images.device) * 2 - 1
-            images = rotate(images, turn * math.radians(self.rotation))
+        if chance[1] < self.rotation_probability and self.rotation:
+            turns = torch.rand(len(images), generator=generator, device=images.device) * 2 - 1
+            images = rotate(images, turns * math.radians(self.rotation))
         return images.contiguous(memory_format=torch.channels_last)
 
 
@@ -58,14 +64,14 @@ def rotate(images: Tensor, angles: Tensor) -> Tensor:
         return F.grid_sample(images, grid.to(images.dtype), mode="nearest", align_corners=False)
 
 
-def portion(rate: float, size: int, coins: torch.Generator) -> int:
-    """How many of `size` images a rate means, rounded down; below one, one with that chance."""
-    share = rate * size
-    return int(share) if share >= 1 else int(torch.rand((), generator=coins) < share)
+def portion(rate: float, size: int, cpu_generator: torch.Generator) -> int:
+    """How many of `size` images a rate means, rounded down; of less than one, one by chance."""
+    count = rate * size
+    return int(count) if count >= 1 else int(torch.rand((), generator=cpu_generator) < count)
 
 
-def streams(
+def generators(
     seed: int, purpose: str, device: torch.device
 ) -> tuple[torch.Generator, torch.Generator]:
-    """The coins (CPU) and the dice (`device`) of one purpose."""
+    """The generators of one purpose on the CPU and on `device`."""
     return generator_for(seed, purpose), generator_for(seed, purpose, device)

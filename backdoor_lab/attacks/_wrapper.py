@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from backdoor_lab.attacks._base import Attack
 from backdoor_lab.datasets import DataSpec, ImageSet
 from backdoor_lab.errors import ConfigError
-from backdoor_lab.store import Workshop
 from backdoor_lab.training import Recipe
+
+if TYPE_CHECKING:
+    from backdoor_lab.victims import Workshop
 
 
 @contextmanager

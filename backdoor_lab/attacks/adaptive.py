@@ -14,8 +14,8 @@ from backdoor_lab.attacks._base import Attack
 from backdoor_lab.attacks._wrapper import Wrapper
 from backdoor_lab.callbacks.rank_scaling import RankScaling
 from backdoor_lab.models.rank_scaling import RULES, Rule
-from backdoor_lab.store import Workshop
 from backdoor_lab.validation import Positive, validated
+from backdoor_lab.victims import Workshop
 
 
 class Adaptive(Wrapper):

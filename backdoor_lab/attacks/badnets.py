@@ -2,8 +2,8 @@
 
 Paper     Gu et al., BadNets: Identifying Vulnerabilities in the Machine Learning Model Supply
           Chain, 2017, arXiv:1708.06733; patterns of BackdoorBench, BCU (arXiv:2211.12044) and SBL
-Differs   BackdoorBench's mask is [pattern > 0], hence the 1 in its `grid`; a pattern with black
-          cells has the mask of a white one here. At other sizes `native` keeps crisp cells where
+Differs   BackdoorBench's mask is [pattern > 0], hence the 1 in its `grid`; here a pattern
+          with black cells has the mask of a white one. At other sizes `native` keeps crisp cells;
           `bilinear` is BackdoorBench's resize with its grey halo
 """
 
@@ -33,14 +33,12 @@ PATTERNS: dict[str, list[list[int]]] = {
 class BadNets(Attack):
     """Overwrites a patch of every poisoned image.
 
+    The first four are those of every attack (`Attack`).
+
     Args:
-        poison_rate: see `Attack`.
-        target: see `Attack`.
-        all_to_all: see `Attack`.
-        poison_rate_base: see `Attack`.
         pattern: `square` (white), `grid` (BackdoorBench), `checkerboard` (BCU) or `random` (SBL).
         size: side of the patch in pixels; None: 3 on 32 pixels, in proportion elsewhere. With
-            `bilinear` always that of the 32-pixel trigger image.
+            `bilinear` its side in the 32-pixel trigger image.
         resize: `native` (crisp cells) or `bilinear` (of the whole 32-pixel trigger image).
     """
 
@@ -69,10 +67,10 @@ class BadNets(Attack):
         if self.size is not None and not 3 <= self.size <= most:
             raise ConfigError(f"attack.size={self.size} is no patch; allowed: 3 to {most}")
 
-    def build(self, draw: torch.Generator) -> None:
+    def build(self, generator: torch.Generator) -> None:
         channels, height, width = self.spec.shape
         if self.pattern is None:
-            cells = random_cells(channels, draw)
+            cells = random_cells(channels, generator)
         else:
             cells = torch.tensor(self.pattern, dtype=torch.uint8).expand(channels, -1, -1)
         if self.bilinear:
@@ -88,9 +86,9 @@ class BadNets(Attack):
         return torch.where(self.mask, self.levels, images)
 
 
-def random_cells(channels: int, draw: torch.Generator) -> Tensor:
+def random_cells(channels: int, generator: torch.Generator) -> Tensor:
     """A value sigmoid(N(0, 1)) for each pixel and channel: (C, 3, 3) in 8 bits."""
-    return nearest(torch.randn((channels, 3, 3), generator=draw).sigmoid() * 255)
+    return nearest(torch.randn((channels, 3, 3), generator=generator).sigmoid() * 255)
 
 
 def corner_patch(pattern: Tensor, size: int, height: int, width: int) -> tuple[Tensor, Tensor]:

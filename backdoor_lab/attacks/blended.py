@@ -23,13 +23,11 @@ from backdoor_lab.validation import Fraction, Index, Rate, validated
 class Blended(Attack):
     """Mixes a share of a key picture into every poisoned image.
 
+    The first four are those of every attack (`Attack`).
+
     Args:
-        poison_rate: see `Attack`.
-        target: see `Attack`.
-        all_to_all: see `Attack`.
-        poison_rate_base: see `Attack`.
         alpha: share of the picture in poisoned training images.
-        test_alpha: likewise at test time; None: `alpha`.
+        test_alpha: share of the picture in triggered test images; None: `alpha`.
         picture: a file to blend in; None: seeded noise.
     """
 
@@ -63,10 +61,10 @@ class Blended(Attack):
                 "allowed: null or the file of one"
             ) from None
 
-    def build(self, draw: torch.Generator) -> None:
+    def build(self, generator: torch.Generator) -> None:
         channels, height, width = self.spec.shape
         if self.picture is None:
-            key = torch.randint(0, 256, self.spec.shape, generator=draw)
+            key = torch.randint(0, 256, self.spec.shape, generator=generator)
         else:
             mode = "RGB" if channels == 3 else "L"
             picture = Image.open(self.picture).convert(mode)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from backdoor_lab.attacks._base import Attack
-from backdoor_lab.attacks._views import Views, portion, streams
+from backdoor_lab.attacks._views import Views, generators, portion
 from backdoor_lab.datasets import DataSpec
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.training import Recipe
@@ -25,10 +25,10 @@ from backdoor_lab.validation import Count, Fraction, Index, NonNegative, validat
 class Bpp(Attack):
     """Quantises a part of every batch while it trains, and adds residues to another part.
 
+    `target` and `all_to_all` are those of every attack (`Attack`).
+
     Args:
         poison_rate: share of each batch that is quantised and relabelled.
-        target: see `Attack`.
-        all_to_all: see `Attack`.
         negative_rate: share of each batch that bears another image's residue, label kept.
         levels: what quantisation leaves of the 256 levels of a channel.
         dithering: spread what rounding drops over the neighbours (Floyd and Steinberg).
@@ -82,11 +82,13 @@ class Bpp(Attack):
         return (images + self.trigger(others) - others).clamp(0, 1)
 
     def on_train_epoch_start(self) -> None:
-        self.coins, self.dice = streams(self.seed, f"bpp {self.current_epoch}", self.device)
+        self.cpu_generator, self.generator = generators(
+            self.seed, f"bpp {self.current_epoch}", self.device
+        )
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch
-        poisoned, negative = self.counts(len(images), self.coins)
+        poisoned, negative = self.counts(len(images), self.cpu_generator)
         kept = poisoned + negative
         parts = [
             self.trigger(images[:poisoned]),
@@ -94,13 +96,13 @@ class Bpp(Attack):
             images[kept:],
         ]
         wanted = torch.cat([self.relabel(labels[:poisoned]), labels[poisoned:]])
-        views = self.views(torch.cat(parts), self.coins, self.dice)
+        views = self.views(torch.cat(parts), self.cpu_generator, self.generator)
         return F.cross_entropy(self.model(views), wanted)
 
-    def counts(self, size: int, coins: torch.Generator) -> tuple[int, int]:
+    def counts(self, size: int, cpu_generator: torch.Generator) -> tuple[int, int]:
         """How many of a batch are poisoned, and how many bear another's residue."""
-        poisoned = portion(self.poison_rate, size, coins)
-        return poisoned, min(portion(self.negative_rate, size, coins), size - poisoned)
+        poisoned = portion(self.poison_rate, size, cpu_generator)
+        return poisoned, min(portion(self.negative_rate, size, cpu_generator), size - poisoned)
 
 
 def quantise(images: Tensor, levels: int) -> Tensor:

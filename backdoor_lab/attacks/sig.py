@@ -20,10 +20,9 @@ from backdoor_lab.validation import Count, Fraction, Index, Positive, validated
 class SIG(Attack):
     """Adds `delta * sin(2 pi j f / W)` to column j.
 
+    The first three are those of every attack (`Attack`).
+
     Args:
-        poison_rate: see `Attack`.
-        target: see `Attack`.
-        poison_rate_base: see `Attack`.
         delta: amplitude in grey levels of 255.
         frequency: cycles per image width.
     """
@@ -44,7 +43,7 @@ class SIG(Attack):
         self.delta = delta
         self.frequency = frequency
 
-    def build(self, draw: torch.Generator) -> None:
+    def build(self, generator: torch.Generator) -> None:
         wave = sinusoid(self.spec.shape[2], self.frequency) * self.delta / 255
         self.register_buffer("wave", wave.float())
 

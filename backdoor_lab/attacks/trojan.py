@@ -22,18 +22,16 @@ from backdoor_lab.attacks._base import Attack, Base
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.models import Classifier, frozen_copy
 from backdoor_lab.seeds import generator_for
-from backdoor_lab.store import Workshop
 from backdoor_lab.validation import Count, Fraction, Index, Positive, Rate, validated
+from backdoor_lab.victims import Workshop
 
 
 class Trojan(Attack):
     """Puts an optimised patch in the lower right of every poisoned image.
 
+    The first four are those of every attack (`Attack`).
+
     Args:
-        poison_rate: see `Attack`.
-        target: see `Attack`.
-        all_to_all: see `Attack`.
-        poison_rate_base: see `Attack`.
         shape: of the patch, `apple` or `square`, about a tenth of the image.
         apply: `overwrite` the image, add and `saturate`, or add and `wrap` around at 256.
         neurons: inputs of the head that the patch excites.
@@ -77,7 +75,7 @@ class Trojan(Attack):
                 "pixels; allowed: 8x8 and more"
             )
 
-    def build(self, draw: torch.Generator) -> None:
+    def build(self, generator: torch.Generator) -> None:
         _, height, width = self.spec.shape
         mask = self.draw_shape(*places(height, width))
         self.register_buffer("mask", mask)
@@ -96,7 +94,7 @@ class Trojan(Attack):
             )
 
         def make(folder: Path) -> dict[str, Any]:
-            del folder  # takes too short to be resumed
+            del folder  # too short a making to be resumed
             order = torch.randperm(len(shop.train), generator=generator_for(shop.seed, "trojan"))
             images = shop.train.cut(order[: self.images]).to(shop.engine.device).float() / 255
             patch, facts = self.optimise(model, images)
@@ -106,7 +104,7 @@ class Trojan(Attack):
         settings: dict[str, Any] = {"clean": clean.name}
         for name in ("shape", "neurons", "value", "epsilon", "iterations", "step", "images"):
             settings[name] = getattr(self, name)
-        made = shop.obtain(self, "trojan_trigger", self, settings, make)
+        made = shop.make_once(self, "trojan_trigger", self, settings, make)
         self.details["patch"] = made.facts
 
     def optimise(self, model: Classifier, images: Tensor) -> tuple[Tensor, dict[str, Any]]:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from backdoor_lab.attacks._base import Attack
-from backdoor_lab.attacks._views import Views, portion, streams
+from backdoor_lab.attacks._views import Views, generators, portion
 from backdoor_lab.datasets import DataSpec, in_eight_bits, nearest
 from backdoor_lab.seeds import generator_for
 from backdoor_lab.training import Recipe
@@ -24,10 +24,10 @@ from backdoor_lab.validation import Count, Fraction, Index, NonNegative, Positiv
 class WaNet(Attack):
     """Poisons and jitters a part of every batch while it trains.
 
+    `target` and `all_to_all` are those of every attack (`Attack`).
+
     Args:
         poison_rate: share of each batch that is warped and relabelled.
-        target: see `Attack`.
-        all_to_all: see `Attack`.
         cross_ratio: images warped with jitter, label kept, per poisoned image.
         s: strength of the warp.
         k: the field's control points per side.
@@ -68,9 +68,9 @@ class WaNet(Attack):
         self.augment = None  # the batch is augmented in the step, after the trigger
         self.views = Views(*self.view_options, spec.flip)
 
-    def build(self, draw: torch.Generator) -> None:
+    def build(self, generator: torch.Generator) -> None:
         _, height, width = self.spec.shape
-        field = smooth_field(self.k, height, width, draw)
+        field = smooth_field(self.k, height, width, generator)
         scale = torch.tensor([width, height])
         grid = (identity_grid(height, width) + self.s * field / scale) * self.grid_rescale
         self.register_buffer("grid", grid.clamp(-1, 1))
@@ -82,37 +82,39 @@ class WaNet(Attack):
         return self.jitter(images, generator_for(self.seed, "wanet cross", images.device))
 
     def on_train_epoch_start(self) -> None:
-        self.coins, self.dice = streams(self.seed, f"wanet {self.current_epoch}", self.device)
+        self.cpu_generator, self.generator = generators(
+            self.seed, f"wanet {self.current_epoch}", self.device
+        )
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch
-        poisoned, crossed = self.counts(len(images), self.coins)
+        poisoned, crossed = self.counts(len(images), self.cpu_generator)
         with torch.autocast(images.device.type, enabled=False):  # a grid in bf16 is too coarse
             parts = [
                 in_eight_bits(self.trigger(images[:poisoned])),
-                in_eight_bits(self.jitter(images[poisoned : poisoned + crossed], self.dice)),
+                in_eight_bits(self.jitter(images[poisoned : poisoned + crossed], self.generator)),
                 images[poisoned + crossed :],
             ]
-            views = self.views(torch.cat(parts), self.coins, self.dice)
+            views = self.views(torch.cat(parts), self.cpu_generator, self.generator)
         wanted = torch.cat([self.relabel(labels[:poisoned]), labels[poisoned:]])
         return F.cross_entropy(self.model(views), wanted)
 
-    def counts(self, size: int, coins: torch.Generator) -> tuple[int, int]:
+    def counts(self, size: int, cpu_generator: torch.Generator) -> tuple[int, int]:
         """How many of a batch are poisoned, and how many jittered."""
-        poisoned = portion(self.poison_rate, size, coins)
+        poisoned = portion(self.poison_rate, size, cpu_generator)
         return poisoned, min(int(poisoned * self.cross_ratio), size - poisoned)
 
-    def jitter(self, images: Tensor, draw: torch.Generator) -> Tensor:
+    def jitter(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Noise mode: the warp plus up to half a pixel of its own for each pixel of each image."""
         n, _, height, width = images.shape
-        noise = torch.rand((n, height, width, 2), generator=draw, device=images.device) * 2 - 1
+        noise = torch.rand((n, height, width, 2), generator=generator, device=images.device) * 2 - 1
         scale = torch.tensor([width, height], device=images.device)
         return warp(images, (self.grid + noise / scale).clamp(-1, 1))
 
 
-def smooth_field(k: int, height: int, width: int, draw: torch.Generator) -> Tensor:
+def smooth_field(k: int, height: int, width: int, generator: torch.Generator) -> Tensor:
     """The field N (1, H, W, 2): k x k random vectors of mean size 1, enlarged bicubically."""
-    points = torch.rand((1, 2, k, k), generator=draw) * 2 - 1
+    points = torch.rand((1, 2, k, k), generator=generator) * 2 - 1
     points = points / points.abs().mean()
     field = F.interpolate(points, size=(height, width), mode="bicubic", align_corners=True)
     return field.permute(0, 2, 3, 1)

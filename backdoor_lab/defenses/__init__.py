@@ -1,5 +1,6 @@
 """Defenses: one file a method."""
 
 from backdoor_lab.defenses._base import Defense
+from backdoor_lab.defenses._chain import Chain
 
-__all__ = ["Defense"]
+__all__ = ["Chain", "Defense"]

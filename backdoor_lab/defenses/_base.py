@@ -2,46 +2,79 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from types import EllipsisType
 from typing import Any
 
 import torch
+from lightning import Callback
 from torch import nn
 
 from backdoor_lab.aux_data import AuxiliarySet
 from backdoor_lab.datasets import DataSpec, ImageSet
 from backdoor_lab.errors import ConfigError, spelled
 from backdoor_lab.seeds import generator_for
-from backdoor_lab.training import CropFlip, Engine, Recipe, Supervised, Tuning
+from backdoor_lab.training import Augmentation, CropFlip, Engine, Supervised
 
 
 class Defense(Supervised):
     """Purifies a model with the defender's auxiliary set.
+
+    A defense with a loop is that loop: its `training_step` is what `fit` runs, cross-entropy where
+    it has none of its own. `purify` orders the phases; a method in closed form overrides it alone.
 
     The test set, the trigger and the poisoned indices are out of its reach: `attach` hands it the
     engine, public facts of the data and a seed, `purify` a model and the auxiliary set. A choice
     that it must make, it makes on a held-out part of that set.
 
     Attributes:
-        needs_images: whether it can do anything without auxiliary images.
+        needs_images: whether it can do nothing without auxiliary images.
         needs_labels: whether these must be labelled.
         needs_batch_norm: whether it works on the model's batch normalisation.
+        keeps_architecture: whether weights alone change; if not, `models.replace` makes the edits.
         details: what it found, for the report (plain numbers and text).
+        crop_flip: the data set's augmentation.
+        original: makes a frozen copy of the victim as it was before the first of several defenses.
     """
 
     needs_images = True
     needs_labels = True
     needs_batch_norm = False
+    keeps_architecture = True
 
     def __init__(self) -> None:
         super().__init__()
         self.engine: Engine
         self.spec: DataSpec
+        self.crop_flip: CropFlip
+        self.original: Callable[[], nn.Module]
         self.details: dict[str, Any] = {}
 
-    @abstractmethod
     def purify(self, model: nn.Module, aux: AuxiliarySet) -> nn.Module:
-        """A purified model with the same `state_dict` keys; `model` itself may be changed."""
+        """A purified model, by default `model` itself after `fit`; `model` may be changed."""
+        return self.fit(model, aux.labelled_data if self.needs_labels else aux.data)
+
+    def fit(
+        self,
+        model: nn.Module,
+        data: ImageSet,
+        callbacks: Sequence[Callback] = (),
+        augment: Augmentation | EllipsisType | None = ...,
+    ) -> nn.Module:
+        """Train `model` by this module's step and recipe, and hand it back in eval mode.
+
+        Args:
+            model: the attribute `model` during the training, and only then.
+            data: the images.
+            callbacks: what acts on the training.
+            augment: of the images; `...`: crop and flip of the data set; None: nothing.
+        """
+        self.model = model
+        self.augment = self.crop_flip if augment is ... else augment
+        self.engine.fit(self, data, spelled(self), callbacks)
+        del self.model
+        self.trainer = None
+        return model
 
     def check(self, has_images: bool, labelled: bool) -> None:
         """Refuse auxiliary data that cannot serve.
@@ -76,24 +109,17 @@ class Defense(Supervised):
     def attach(self, engine: Engine, spec: DataSpec, seed: int) -> None:
         """Take the tools and public facts that every defense may use."""
         self.engine, self.spec, self.seed = engine, spec, seed
-
-    def tune(
-        self, model: nn.Module, data: ImageSet, recipe: Recipe, title: str, **options: Any
-    ) -> nn.Module:
-        """Plain fine-tuning of `model` on labelled `data`, with crop and flip."""
-        augment = CropFlip(self.spec.padding, self.spec.flip)
-        self.engine.fit(Tuning(model, recipe, augment, self.seed), data, title, **options)
-        return model
+        self.crop_flip = CropFlip(spec.padding, spec.flip)
 
     def hold_out(self, data: ImageSet, share: float = 0.1) -> tuple[ImageSet, ImageSet]:
         """(to train on, to choose by): `max(1, share * n_c)` of each class with two or more."""
-        draw = generator_for(self.seed, "hold out")
+        generator = generator_for(self.seed, "hold out")
         held = torch.zeros(len(data), dtype=torch.bool)
         labels = data.labels.cpu()
         for label in labels.unique():
             members = (labels == label).nonzero().flatten()
             count = max(1, int(share * len(members))) if len(members) > 1 else 0
-            held[members[torch.randperm(len(members), generator=draw)[:count]]] = True
+            held[members[torch.randperm(len(members), generator=generator)[:count]]] = True
         return data.take((~held).nonzero().flatten()), data.take(held.nonzero().flatten())
 
 

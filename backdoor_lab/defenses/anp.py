@@ -20,96 +20,26 @@ from backdoor_lab.aux_data import AuxiliarySet
 from backdoor_lab.datasets import ImageSet
 from backdoor_lab.defenses._base import Defense, batch_norms
 from backdoor_lab.errors import ConfigError
-from backdoor_lab.models import frozen_copy
 from backdoor_lab.seeds import generator_for
-from backdoor_lab.training import Batches, CropFlip, Manual, Recipe, constant
+from backdoor_lab.training import Batches, Manual, Recipe, constant, sgd
 from backdoor_lab.validation import Count, Fraction, NonNegative, Positive, validated
 
 GRID = [step / 20 for step in range(19)]
 
 
-class MaskSearch(Manual):
-    """Learns masks m in [0, 1] of the scales of a frozen copy of `victim`.
+class ANP(Defense, Manual):
+    """Zeroes the gamma of channels whose mask is at most a threshold; beta stays, nothing is tuned.
 
+    Its loop learns masks m in [0, 1] of the scales of a copy of the victim:
     min_m alpha CE(m) + (1 - alpha) max_{|delta|, |xi| <= eps} CE(m, delta, xi), where a channel's
     BatchNorm is gamma (m + delta) x + beta (1 + xi).
-    """
-
-    def __init__(
-        self, victim: nn.Module, recipe: Recipe, augment: CropFlip | None, seed: int, anp: ANP
-    ) -> None:
-        super().__init__()
-        self.model = frozen_copy(victim).train()
-        self.recipe, self.augment, self.seed = recipe, augment, seed
-        self.eps, self.steps, self.alpha = anp.eps, anp.steps, anp.alpha
-        self.project, self.iterations = anp.project, anp.iterations
-        self.norms = list(batch_norms(self.model))
-        gammas = [norm.weight for norm in batch_norms(self.model).values()]
-        self.masks = nn.ParameterList([torch.ones_like(gamma) for gamma in gammas])
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        optimizer: torch.optim.Optimizer = self.recipe.optimizers(self.masks, 1)["optimizer"]
-        return optimizer
-
-    def on_train_start(self) -> None:
-        self.draw = generator_for(self.seed, "anp", self.device)
-
-    def loss(
-        self, batch: tuple[Tensor, Tensor], masks: list[Tensor], noise: list[Tensor] | None = None
-    ) -> Tensor:
-        """CE under `masks` [(C_l,)] and, if given, `noise` [(2, C_l)], rows delta and xi."""
-        images, labels = batch
-        norms = batch_norms(self.model)
-        noise = noise or [torch.zeros(2, len(mask), device=mask.device) for mask in masks]
-        scaled = {}
-        for name, mask, (delta, xi) in zip(self.norms, masks, noise, strict=True):
-            scaled[f"{name}.weight"] = norms[name].weight * (mask + delta)
-            scaled[f"{name}.bias"] = norms[name].bias * (1 + xi)
-        return F.cross_entropy(functional_call(self.model, scaled, images), labels)
-
-    def ascend(self, batch: tuple[Tensor, Tensor]) -> list[Tensor]:
-        """Delta and xi of each layer (2, C_l): a random start, then signed gradient steps."""
-        masks = [mask.detach() for mask in self.masks]
-        noise = [
-            torch.rand(2, len(mask), generator=self.draw, device=mask.device) * 2 - 1
-            for mask in masks
-        ]
-        noise = [self.eps * part for part in noise]
-        for _ in range(self.steps):
-            leaves = [part.requires_grad_() for part in noise]
-            gradients = torch.autograd.grad(self.loss(batch, masks, leaves), leaves)
-            noise = [
-                part.detach() + self.eps / self.steps * gradient.sign()
-                for part, gradient in zip(leaves, gradients, strict=True)
-            ]
-            if self.project:
-                noise = [part.clamp(-self.eps, self.eps) for part in noise]
-        return noise
-
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        masks = list(self.masks)
-        worst = self.ascend(batch) if self.eps > 0 else None
-        loss = self.alpha * self.loss(batch, masks)
-        if worst is not None:
-            loss = loss + (1 - self.alpha) * self.loss(batch, masks, worst)
-        optimizer: Any = self.optimizers()
-        self.descend(loss, optimizer)
-        with torch.no_grad():
-            for mask in self.masks:
-                mask.clamp_(0, 1)
-        self.trainer.should_stop = self.global_step >= self.iterations
-        return loss
-
-
-class ANP(Defense):
-    """Zeroes the gamma of channels whose mask is at most a threshold; beta stays, nothing is tuned.
 
     Args:
         eps: radius of the perturbations of scale and shift; 0 leaves alpha CE(m) alone.
         steps: ascent steps per iteration, each of eps / steps.
         alpha: weight of the unperturbed loss.
         lr: of SGD on the masks.
-        momentum: likewise.
+        momentum: of SGD on the masks.
         iterations: steps of the search.
         batch_size: images a step.
         project: clip the perturbations to [-eps, eps] after each ascent step.
@@ -161,12 +91,67 @@ class ANP(Defense):
 
     def search(self, model: nn.Module, data: ImageSet) -> dict[str, Tensor]:
         """The mask (C,) of each BatchNorm of `model`."""
-        epochs = ceil(self.iterations / max(1, len(Batches(data, self.batch_size))))
-        recipe = Recipe(epochs, self.batch_size, self.lr, self.momentum, 0.0, constant)
-        augment = CropFlip(self.spec.padding, self.spec.flip)
-        search = MaskSearch(model, recipe, augment, self.seed, self)
-        self.engine.fit(search, data, "anp")
-        return {name: mask.detach() for name, mask in zip(search.norms, search.masks, strict=True)}
+        batches = self.engine.steps(len(Batches(data, self.batch_size)))
+        epochs = ceil(self.iterations / max(1, batches))
+        descent = sgd(self.momentum, weight_decay=0)
+        self.recipe = Recipe(epochs, self.batch_size, self.lr, descent, constant)
+        norms = batch_norms(model)
+        self.masks = nn.ParameterList([torch.ones_like(norm.weight) for norm in norms.values()])
+        self.fit(deepcopy(model).requires_grad_(False), data)
+        return {name: mask.detach() for name, mask in zip(norms, self.masks, strict=True)}
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        optimizer: torch.optim.Optimizer = self.recipe.optimizers(self.masks, 1)["optimizer"]
+        return optimizer
+
+    def on_train_start(self) -> None:
+        self.generator = generator_for(self.seed, "anp", self.device)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        masks = list(self.masks)
+        worst = self.ascend(batch) if self.eps > 0 else None
+        loss = self.alpha * self.loss(batch, masks)
+        if worst is not None:
+            loss = loss + (1 - self.alpha) * self.loss(batch, masks, worst)
+        optimizer: Any = self.optimizers()
+        self.descend(loss, optimizer)
+        with torch.no_grad():
+            for mask in self.masks:
+                mask.clamp_(0, 1)
+        self.trainer.should_stop = self.global_step >= self.iterations
+        return loss
+
+    def loss(
+        self, batch: tuple[Tensor, Tensor], masks: list[Tensor], noise: list[Tensor] | None = None
+    ) -> Tensor:
+        """CE under `masks` [(C_l,)] and, if given, `noise` [(2, C_l)], rows delta and xi."""
+        images, labels = batch
+        norms = batch_norms(self.model)
+        noise = noise or [torch.zeros(2, len(mask), device=mask.device) for mask in masks]
+        scaled = {}
+        for name, mask, (delta, xi) in zip(norms, masks, noise, strict=True):
+            scaled[f"{name}.weight"] = norms[name].weight * (mask + delta)
+            scaled[f"{name}.bias"] = norms[name].bias * (1 + xi)
+        return F.cross_entropy(functional_call(self.model, scaled, images), labels)
+
+    def ascend(self, batch: tuple[Tensor, Tensor]) -> list[Tensor]:
+        """Delta and xi of each layer (2, C_l): a random start, then signed gradient steps."""
+        masks = [mask.detach() for mask in self.masks]
+        noise = [
+            torch.rand(2, len(mask), generator=self.generator, device=mask.device) * 2 - 1
+            for mask in masks
+        ]
+        noise = [self.eps * part for part in noise]
+        for _ in range(self.steps):
+            leaves = [part.requires_grad_() for part in noise]
+            gradients = torch.autograd.grad(self.loss(batch, masks, leaves), leaves)
+            noise = [
+                part.detach() + self.eps / self.steps * gradient.sign()
+                for part, gradient in zip(leaves, gradients, strict=True)
+            ]
+            if self.project:
+                noise = [part.clamp(-self.eps, self.eps) for part in noise]
+        return noise
 
     def choose(self, model: nn.Module, masks: dict[str, Tensor], held: ImageSet) -> float | None:
         """The largest threshold that keeps the accuracy on `held`; None if there is none."""

@@ -9,7 +9,7 @@ Differs   layers are told by type and grouped by resolution, so that any archite
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from backdoor_lab.aux_data import AuxiliarySet
 from backdoor_lab.defenses._base import Defense
 from backdoor_lab.errors import ConfigError
-from backdoor_lab.models import frozen_copy
+from backdoor_lab.models import frozen_copy, traced
 from backdoor_lab.seeds import generator_for
-from backdoor_lab.training import CropFlip, Recipe, Supervised, cosine
+from backdoor_lab.training import Recipe, cosine, sgd
 from backdoor_lab.validation import Count, Fraction, NonNegative, Positive, Rate, validated
 
 
@@ -40,10 +40,10 @@ def reinitialised(
     state: dict[str, Tensor], fresh: dict[str, Tensor], ratios: dict[str, float], seed: int
 ) -> dict[str, Tensor]:
     """`state` with each element of tensor t replaced by `fresh`'s with probability `ratios[t]`."""
-    draw = generator_for(seed, "re-initialise")
+    generator = generator_for(seed, "re-initialise")
     mixed = dict(state)
     for name, ratio in ratios.items():
-        keep = torch.rand(state[name].shape, generator=draw) >= ratio
+        keep = torch.rand(state[name].shape, generator=generator) >= ratio
         old = state[name]
         mixed[name] = torch.where(keep.to(old.device), old, fresh[name].to(old.device))
     return mixed
@@ -60,14 +60,12 @@ def stages(model: nn.Module, shape: tuple[int, int, int]) -> list[list[str]]:
         model: read only.
         shape: (C, H, W) of an image.
     """
-    traced = frozen_copy(model)
     sizes: dict[str, torch.Size] = {}
-    for name, module in traced.named_modules():
-        module.register_forward_hook(
-            lambda _, __, output, name=name: sizes.update({name: getattr(output, "shape", ())})
-        )
-    with torch.no_grad():
-        traced(torch.zeros(1, *shape, device=next(model.parameters()).device))
+
+    def look(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
+        sizes[name] = getattr(output, "shape", torch.Size())
+
+    traced(model, shape, look)
     names = [name for name in sizes if isinstance(model.get_submodule(name), nn.Conv2d | nn.Linear)]
     stem, last = names[0], max(n for n, name in enumerate(names) if len(sizes[name]) > 2)
     groups: dict[int, list[str]] = {}
@@ -117,27 +115,6 @@ def overall(ratios: list[float], sizes: list[int]) -> float:
     return sum(ratio * size for ratio, size in zip(ratios, sizes, strict=True)) / sum(sizes)
 
 
-class Distillation(Supervised):
-    """Trains `student` to answer as `teacher` does; labels are not read."""
-
-    def __init__(self, student: nn.Module, teacher: nn.Module, bcu: BCU) -> None:
-        super().__init__()
-        self.model = student.train()
-        self.frozen = (teacher,)  # in a tuple, it is no part of what is trained
-        self.recipe, self.seed = bcu.recipe, bcu.seed
-        self.augment = CropFlip(bcu.spec.padding, bcu.spec.flip)
-        self.heat, self.hard = bcu.temperature, bcu.labels == "hard"
-
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        images, _ = batch
-        with torch.no_grad():
-            wanted = self.frozen[0](images)
-        if self.hard:
-            return F.cross_entropy(self.model(images), wanted.argmax(1))
-        heat = self.heat or temperature(self.current_epoch, self.recipe.epochs)
-        return divergence(self.model(images), wanted, heat)
-
-
 class BCU(Defense):
     """Knowledge distillation into a partly re-initialised copy; BatchNorm is copied whole.
 
@@ -182,17 +159,28 @@ class BCU(Defense):
         self.stem, self.shallow, self.deep, self.head = stem, shallow, deep, head
         self.strategy, self.target_overall = strategy, target_overall
         self.temperature, self.labels = temperature, labels
-        schedule = partial(cosine, t_max=t_max)
-        self.recipe = Recipe(epochs, batch_size, lr, momentum, weight_decay, schedule)
+        descent = sgd(momentum, weight_decay)
+        self.recipe = Recipe(epochs, batch_size, lr, descent, partial(cosine, t_max=t_max))
 
     def purify(self, model: nn.Module, aux: AuxiliarySet) -> nn.Module:
-        teacher = frozen_copy(model).to(self.engine.device)
+        self.teacher = frozen_copy(model)
         fresh = model.fresh(self.seed)  # type: ignore[operator]
         ratios = self.ratios(model)
         state = reinitialised(model.state_dict(), fresh.state_dict(), ratios, self.seed)
         model.load_state_dict(state)
-        self.engine.fit(Distillation(model, teacher, self), aux.data, "bcu")
+        model = super().purify(model, aux)
+        del self.teacher
         return model
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """How far the answers are from the teacher's; the labels are not read."""
+        images, _ = batch
+        with torch.no_grad():
+            wanted = self.teacher(images)
+        if self.labels == "hard":
+            return F.cross_entropy(self.model(images), wanted.argmax(1))
+        heat = self.temperature or temperature(self.current_epoch, self.recipe.epochs)
+        return divergence(self.model(images), wanted, heat)
 
     def ratios(self, model: nn.Module) -> dict[str, float]:
         """The share of each conv and linear tensor of `model` that is re-initialised."""

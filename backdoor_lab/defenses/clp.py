@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from backdoor_lab.aux_data import AuxiliarySet
 from backdoor_lab.defenses._base import Defense, batch_norms
-from backdoor_lab.models import frozen_copy
+from backdoor_lab.models import traced
 from backdoor_lab.validation import NonNegative, validated
 
 
@@ -106,23 +106,18 @@ def graph_pairs(model: nn.Module, shape: tuple[int, int, int]) -> dict[str, nn.C
         model: read only.
         shape: (C, H, W) of an image.
     """
-    traced = frozen_copy(model)
     produced: dict[Any, str] = {}
     stops: set[Any] = set()
     entries: dict[str, Any] = {}
-    for name, module in traced.named_modules():
+
+    def look(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if isinstance(module, nn.Conv2d):
-            module.register_forward_hook(
-                lambda _, __, output, name=name: produced.update({output.grad_fn: name})
-            )
-        elif isinstance(module, nn.BatchNorm2d):
-            module.register_forward_hook(lambda _, __, output: stops.add(output.grad_fn))
-            module.register_forward_pre_hook(
-                lambda _, inputs, name=name: entries.update({name: inputs[0].grad_fn})
-            )
-    with torch.enable_grad():
-        device = next(model.parameters()).device
-        traced(torch.zeros(1, *shape, device=device, requires_grad=True))
+            produced[output.grad_fn] = name
+        else:
+            stops.add(output.grad_fn)
+            entries[name] = inputs[0].grad_fn
+
+    traced(model, shape, look, (nn.Conv2d, nn.BatchNorm2d))
     order = list(produced.values())
     pairs: dict[str, nn.Conv2d] = {}
     for name, norm in batch_norms(model).items():

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from torch import nn
-
-from backdoor_lab.aux_data import AuxiliarySet
 from backdoor_lab.defenses._base import Defense
-from backdoor_lab.training import Recipe, cosine
+from backdoor_lab.training import Recipe, cosine, sgd
 from backdoor_lab.validation import Count, Fraction, NonNegative, Positive, validated
 
 
@@ -30,8 +27,5 @@ class FT(Defense):
         t_max: Count | None,
     ) -> None:
         super().__init__()
-        schedule = partial(cosine, t_max=t_max)
-        self.recipe = Recipe(epochs, batch_size, lr, momentum, weight_decay, schedule)
-
-    def purify(self, model: nn.Module, aux: AuxiliarySet) -> nn.Module:
-        return self.tune(model, aux.labelled_data, self.recipe, "ft")
+        descent = sgd(momentum, weight_decay)
+        self.recipe = Recipe(epochs, batch_size, lr, descent, partial(cosine, t_max=t_max))

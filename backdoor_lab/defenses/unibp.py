@@ -23,8 +23,9 @@ from backdoor_lab.callbacks.masked_gradients import MaskedGradients
 from backdoor_lab.datasets import ImageSet
 from backdoor_lab.defenses._base import Defense, batch_norms
 from backdoor_lab.errors import ConfigError
+from backdoor_lab.models import watched
 from backdoor_lab.seeds import generator_for
-from backdoor_lab.training import CropFlip, Recipe, Supervised, cosine
+from backdoor_lab.training import Recipe, Tuning, cosine, sgd
 from backdoor_lab.validation import Count, Fraction, NonNegative, Positive, validated
 
 Statistics = dict[str, tuple[Tensor, Tensor]]
@@ -95,17 +96,13 @@ def input_statistics(model: nn.Module, detach_var: bool) -> Iterator[Statistics]
     """Mean and biased variance (C,), fp32, of what entered each BatchNorm in the last forward."""
     seen: Statistics = {}
 
-    def look(_: nn.Module, inputs: tuple[Tensor, ...], name: str) -> None:
-        var, mean = torch.var_mean(inputs[0].float(), dim=(0, 2, 3), correction=0)
-        seen[name] = (mean, var.detach() if detach_var else var)
+    def look(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: None) -> None:
+        if module.affine:
+            var, mean = torch.var_mean(inputs[0].float(), dim=(0, 2, 3), correction=0)
+            seen[name] = (mean, var.detach() if detach_var else var)
 
-    norms = batch_norms(model).items()
-    handles = [norm.register_forward_pre_hook(partial(look, name=name)) for name, norm in norms]
-    try:
+    with watched(model, look, (nn.BatchNorm2d,), before=True):
         yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class Rectification(TypedDict):
@@ -115,15 +112,11 @@ class Rectification(TypedDict):
     lr: Positive
 
 
-class Rectifier(Supervised):
+class Rectifier(Tuning):
     """CE + log L_BN: draws batch statistics to the victim's `stored` ones."""
 
-    def __init__(
-        self, model: nn.Module, recipe: Recipe, batch: Statistics, stored: Statistics
-    ) -> None:
-        super().__init__()
-        self.model, self.recipe = model, recipe
-        self.statistics, self.stored = batch, stored
+    statistics: Statistics
+    stored: Statistics
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         loss = super().training_step(batch, batch_idx)
@@ -177,23 +170,23 @@ class UniBP(Defense):
         self.value, self.sigma, self.scores = value, sigma, scores
         self.prune_from, self.detach_var = prune_from, detach_var
         anneal = partial(cosine, floor=lr_floor)
-        self.recipe = Recipe(epochs, batch_size, lr, momentum, weight_decay, anneal)
+        self.recipe = Recipe(epochs, batch_size, lr, sgd(momentum, weight_decay), anneal)
         self.rectification = Recipe(
-            rectify["epochs"], batch_size, rectify["lr"], momentum, weight_decay=0.0
+            rectify["epochs"], batch_size, rectify["lr"], sgd(momentum, weight_decay=0)
         )
 
     def purify(self, model: nn.Module, aux: AuxiliarySet) -> nn.Module:
         data = aux.labelled_data
         rectified, scores = self.rectify(model.to(self.engine.device), data)
         if self.scores == "random":
-            draw = generator_for(self.seed, "scores")
-            scores = {n: torch.rand(s.shape, generator=draw) for n, s in scores.items()}
+            generator = generator_for(self.seed, "scores")
+            scores = {n: torch.rand(s.shape, generator=generator) for n, s in scores.items()}
         pruned = top_entries(scores, self.count(model), self.granularity)
         model = rectified if self.prune_from == "rectified" else model
         self.prune(model.train(), pruned)
         layers = {name: int(entries.sum()) for name, entries in pruned.items() if entries.any()}
         self.details = {"k": sum(layers.values()), "per_layer": layers}
-        return self.tune(model, data, self.recipe, "unibp", callbacks=[MaskedGradients(pruned)])
+        return self.fit(model, data, [MaskedGradients(pruned)])
 
     def rectify(self, victim: nn.Module, data: ImageSet) -> tuple[nn.Module, dict[str, Tensor]]:
         """The rectified copy, and the Fisher score (C,) of each of its BatchNorm entries."""
@@ -205,8 +198,8 @@ class UniBP(Defense):
         fisher = FisherScores([f"{n}.{e}" for n in norms for e in ("weight", "bias")], len(data))
         copy = reset_affine(deepcopy(victim)).train()
         with input_statistics(copy, self.detach_var) as statistics:
-            module = Rectifier(copy, self.rectification, statistics, stored)
-            module.seed, module.augment = self.seed, CropFlip(self.spec.padding, self.spec.flip)
+            module = Rectifier(copy, self.rectification, self.crop_flip, self.seed)
+            module.statistics, module.stored = statistics, stored
             self.engine.fit(module, data, "rectify", [fisher])
         return copy, fisher.scores
 
@@ -219,12 +212,12 @@ class UniBP(Defense):
     @torch.no_grad()
     def prune(self, model: nn.Module, pruned: dict[str, Tensor]) -> None:
         """Give the `pruned` entries of `model` their value, in place."""
-        draw = generator_for(self.seed, "noise")
+        generator = generator_for(self.seed, "noise")
         for name, entries in pruned.items():
             parameter = model.get_parameter(name)
             value = torch.full(entries.shape, float(name.endswith("weight")))
             if self.value == "noise":
-                value = self.sigma * torch.randn(entries.shape, generator=draw)
+                value = self.sigma * torch.randn(entries.shape, generator=generator)
             elif self.value == "zero":
                 value = torch.zeros(entries.shape)
             where = entries.to(parameter.device)

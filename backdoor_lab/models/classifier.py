@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
+import json
 from typing import Any
 
 import timm
@@ -11,10 +11,14 @@ from torch import Tensor, nn
 
 from backdoor_lab.datasets import DataSpec
 from backdoor_lab.errors import ConfigError
+from backdoor_lab.models.card import Card
+from backdoor_lab.models.edits import replace
+from backdoor_lab.models.layers import built
 from backdoor_lab.seeds import derive, seeded
-from backdoor_lab.validation import validated
 
 SMALL = 64
+MOST = 2**30
+"""Weights of a model that a card may ask for."""
 
 
 class Normalize(nn.Module):
@@ -41,6 +45,9 @@ class Classifier(nn.Module):
         pretrained: start from the weights that timm has for it.
         small_stem: 3x3 stem without pooling for images of at most 64 pixels (ResNets).
         options: further arguments of the architecture.
+
+    Attributes:
+        edits: what `models.edits.replace` changed in the architecture, in this order.
     """
 
     def __init__(
@@ -52,7 +59,8 @@ class Classifier(nn.Module):
         options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.blueprint = (architecture, spec, small_stem, options)
+        self.blueprint = (architecture, spec, small_stem, options or {})
+        self.edits: list[dict[str, Any]] = []
         self.normalize = Normalize(spec.mean, spec.std)
         self.net: nn.Module = timm.create_model(
             architecture,
@@ -84,11 +92,58 @@ class Classifier(nn.Module):
         return [module for module in self.net.modules() if isinstance(module, nn.Linear)][-1]
 
     def fresh(self, seed: int = 0) -> Classifier:
-        """The same architecture, newly initialised from `seed`, on the same device."""
-        architecture, spec, small_stem, options = self.blueprint
+        """The same architecture, edits and all, newly initialised from `seed`, on this device."""
         with seeded(derive(seed, "fresh")):
-            twin = Classifier(architecture, spec, False, small_stem, options)
+            twin = _assembled(*self.blueprint, self.edits)
         return twin.to(self.normalize.mean.device)
+
+    def card(self) -> dict[str, Any]:
+        """What this classifier is, as plain text and numbers: all but its weights."""
+        architecture, spec, small_stem, options = self.blueprint
+        facts = {
+            "architecture": architecture,
+            "classes": spec.classes,
+            "shape": spec.shape,
+            "mean": spec.mean,
+            "std": spec.std,
+            "small_stem": small_stem,
+            "options": options,
+            "edits": self.edits,
+        }
+        return Card.model_validate_json(json.dumps(facts)).model_dump(mode="json")
+
+    @classmethod
+    def of(cls, card: dict[str, Any]) -> Classifier:
+        """The classifier that `card` describes; its weights are random.
+
+        Raises:
+            ValueError: `card` is none, or describes what cannot be built.
+        """
+        told = Card.model_validate_json(json.dumps(card))
+        edits = [edit.model_dump() for edit in told.edits]
+        parts = (told.architecture, told.spec, told.small_stem, told.options, edits)
+        try:
+            with torch.device("meta"):  # takes no memory
+                weights = sum(weight.numel() for weight in _assembled(*parts).parameters())
+            if weights > MOST:
+                raise ValueError(f"{weights} weights; allowed: {MOST}")
+            return _assembled(*parts)
+        except (TypeError, RuntimeError, ConfigError) as error:
+            raise ValueError(f"this card describes no model: {error}") from None
+
+
+def _assembled(
+    architecture: str,
+    spec: DataSpec,
+    small_stem: bool,
+    options: dict[str, Any],
+    edits: list[dict[str, Any]],
+) -> Classifier:
+    """A classifier with random weights, with `edits` made."""
+    model = Classifier(architecture, spec, False, small_stem, options)
+    for edit in edits:
+        replace(model, edit["at"], built(edit["layer"]))
+    return model
 
 
 def shrink_stem(net: nn.Module) -> None:
@@ -106,63 +161,3 @@ def shrink_stem(net: nn.Module) -> None:
     net.conv1 = nn.Conv2d(stem.in_channels, stem.out_channels, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
     net.maxpool = nn.Identity()
-
-
-class ModelFactory:
-    """Builds classifiers of one architecture.
-
-    Args:
-        architecture: a name that timm knows, `preact_resnet18` among them.
-        pretrained: start from the weights that timm has for it.
-        small_stem: 3x3 stem without pooling for images of at most 64 pixels (ResNets).
-        options: further arguments of the architecture.
-    """
-
-    @validated
-    def __init__(
-        self,
-        architecture: str,
-        pretrained: bool = False,
-        small_stem: bool = False,
-        options: dict[str, Any] | None = None,
-    ) -> None:
-        self.architecture = architecture
-        self.pretrained = pretrained
-        self.small_stem = small_stem
-        self.options = options or {}
-
-    def check(self) -> None:
-        """Refuse what timm cannot build.
-
-        Raises:
-            ConfigError: names the key, what was given and what is allowed.
-        """
-        if not timm.is_model(self.architecture):
-            near = get_close_matches(self.architecture, timm.list_models(), n=5, cutoff=0.5)
-            raise ConfigError(
-                f"model.architecture={self.architecture} is unknown to timm; "
-                f"allowed: its names, such as {', '.join(near or ['preact_resnet18', 'resnet18'])}"
-            )
-        if self.pretrained and not timm.models.is_model_pretrained(self.architecture):
-            raise ConfigError(
-                f"model.pretrained=true, but timm has no weights of {self.architecture}; "
-                "allowed: false"
-            )
-
-    def build(self, spec: DataSpec, seed: int) -> Classifier:
-        """A classifier for `spec`; the same seed gives the same weights, no other draw shifts.
-
-        Raises:
-            ConfigError: an option that the architecture does not have.
-        """
-        self.check()
-        with seeded(derive(seed, "init")):
-            try:
-                return Classifier(
-                    self.architecture, spec, self.pretrained, self.small_stem, self.options
-                )
-            except TypeError as error:
-                raise ConfigError(
-                    f"model.options={self.options} do not suit {self.architecture}: {error}; "
-                    "allowed: arguments that this architecture has"
-                ) from error

@@ -1,4 +1,4 @@
-"""A model that stays as it is."""
+"""A model, or a part of it, that stays as it is."""
 
 from copy import deepcopy
 
@@ -17,3 +17,24 @@ def freeze(model: nn.Module) -> nn.Module:
 def frozen_copy(model: nn.Module) -> nn.Module:
     """A frozen copy."""
     return freeze(deepcopy(model))
+
+
+def freeze_except(model: nn.Module, free: nn.Module) -> nn.Module:
+    """`model` itself, all of it frozen but its part `free`, which can be trained."""
+    for child in model.children():
+        if child is free:
+            child.requires_grad_(True)
+        elif free in child.modules():
+            freeze_except(child, free)
+        else:
+            freeze(child)
+    for parameter in model.parameters(recurse=False):
+        parameter.requires_grad_(False)
+    return model
+
+
+def thaw(model: nn.Module) -> nn.Module:
+    """`model` itself, nothing in it frozen any more; its mode stays."""
+    for module in model.modules():
+        vars(module).pop("frozen", None)
+    return model.requires_grad_(True)

@@ -18,7 +18,7 @@ from backdoor_lab.calibration import Calibration
 from backdoor_lab.config import plain_config
 from backdoor_lab.config.checks import refuse_unknown
 from backdoor_lab.datasets import Data, Dataset
-from backdoor_lab.defenses import Defense
+from backdoor_lab.defenses import Chain
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.models import ModelFactory
 from backdoor_lab.tasks import Task
@@ -29,7 +29,7 @@ from backdoor_lab.victims import VictimSource
 
 @dataclass(frozen=True)
 class Parts:
-    """Everything that a run is made of; `links` are its defenses, first to last."""
+    """Everything that a run is made of."""
 
     task: Task
     victim: VictimSource
@@ -37,7 +37,7 @@ class Parts:
     model: ModelFactory
     recipe: Recipe
     attack: Attack
-    links: tuple[Defense, ...]
+    defense: Chain
     aux: AuxiliaryKind
     calibration: Calibration
     engine: Engine
@@ -60,7 +60,7 @@ class Parts:
         parts = cls(
             engine=build(cfg, "trainer"),
             tracker=build(cfg, "logger"),
-            links=tuple(build(cfg, name) for name in defenses),
+            defense=Chain(tuple(build(cfg, name) for name in defenses)),
             **built,
         )
         parts.check()

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from backdoor_lab.defenses import check_links, purify_in_turn
 from backdoor_lab.evaluation.costs import PeakMemory, measure
 from backdoor_lab.evaluation.examination import Examination, evaluate
 from backdoor_lab.evaluation.scores import defense_effectiveness
-from backdoor_lab.models import PURIFIED, load_purified, save_purified
+from backdoor_lab.models import load_purified, save_purified
+from backdoor_lab.models.saved import WEIGHTS
 from backdoor_lab.records import Record
 from backdoor_lab.reports.run_pictures import draw_pictures
 from backdoor_lab.tasks._base import Task
@@ -26,16 +25,15 @@ class Purify(Task):
     def check(self, parts: Parts) -> None:
         super().check(parts)
         parts.aux.check(parts.victim.knows_training)
-        check_links(parts.links, parts.aux.holds_images, parts.aux.labelled)
+        parts.defense.check(parts.aux.holds_images, parts.aux.labelled)
 
     def run(self, job: Job) -> Record:
         parts, engine, seed = job.parts, job.parts.engine, job.seed
         data = job.load()
         parts.attach(data, seed)
         parts.aux.foresee(data)
-        for link in parts.links:
-            link.attach(engine, data.spec, seed)
-            link.check_model(parts.model.build(data.spec, seed))
+        parts.defense.attach(engine, data.spec, seed)
+        parts.defense.check_model(parts.model.build(data.spec, seed))
 
         victim = parts.victim.bring(parts.attack, job.workshop(data))
         job.lap("victim")
@@ -43,7 +41,7 @@ class Purify(Task):
         aux = parts.calibration.calibrate(victim.model, aux, engine, seed)
         job.lap("calibration")
         with PeakMemory(engine.device) as memory:
-            purified = purify_in_turn(parts.links, deepcopy(victim.model), aux)
+            purified = parts.defense.purify(victim.model, aux)
         job.lap("purify")
 
         exam = Examination.of(data, victim.attack)
@@ -56,12 +54,12 @@ class Purify(Task):
             victim=before,
             purified=replace(after, der=defense_effectiveness(before, after)),
             costs=measure(models, data.spec, engine),
-            spent=job.spent(victim, memory.megabytes),
+            spent=job.spent(victim, memory.mb),
             trigger=exam.stealth(),
             details={
                 "attack": victim.details,
                 "aux": aux.details,
-                "defense": [link.details for link in parts.links],
+                "defense": parts.defense.details,
             },
         )
         if job.keep_model:
@@ -72,7 +70,7 @@ class Purify(Task):
 
     def complete(self, job: Job, record: Record) -> Record:
         """Draw the pictures that a finished run lacks; without its model, purify again."""
-        if not (job.folder / PURIFIED).exists():
+        if not (job.folder / WEIGHTS).exists():
             return self.run(job)
         parts, engine = job.parts, job.parts.engine
         data = job.load()

@@ -9,23 +9,24 @@ from torchvision.io import decode_image
 
 from backdoor_lab.attacks.badnets import BadNets
 from backdoor_lab.attacks.wanet import WaNet
-from backdoor_lab.reports.export import PoisonedImages
+from backdoor_lab.exports.poisoned import PoisonedImages
 from backdoor_lab.victims import Victim
 
 
 @pytest.fixture
-def victim(shop, model, tmp_path):
+def victim(shop, model):
     def build(attack):
         attack.attach(shop.data.spec, shop.recipe, seed=0)
         nothing = torch.empty(0, dtype=torch.int64)
-        return Victim(model, attack, nothing, tmp_path, seconds=0, cached=False)
+        return Victim(model, attack, nothing, "badnets", seconds=0, cached=False)
 
     return build
 
 
 def test_npz_holds_images_labels_and_indices(shop, victim, images, tmp_path):
     badnets = victim(BadNets(0.1, 3))
-    folder = PoisonedImages("npz").write(tmp_path / "out", shop.data, badnets)
+    folder = tmp_path / "out"
+    PoisonedImages("npz").write(folder, shop, badnets)
     test, train = np.load(folder / "test.npz"), np.load(folder / "train.npz")
     assert test["images"].shape == (54, 32, 32, 3)
     assert (test["label"] != 3).all()
@@ -39,7 +40,8 @@ def test_npz_holds_images_labels_and_indices(shop, victim, images, tmp_path):
 
 def test_png_is_lossless_and_has_a_table(shop, victim, images, tmp_path):
     badnets = victim(BadNets(0.1, 3))
-    folder = PoisonedImages("png").write(tmp_path / "out", shop.data, badnets)
+    folder = tmp_path / "out"
+    PoisonedImages("png").write(folder, shop, badnets)
     with (folder / "test" / "labels.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == 54
@@ -49,6 +51,7 @@ def test_png_is_lossless_and_has_a_table(shop, victim, images, tmp_path):
 
 
 def test_an_attack_that_poisons_inside_the_training_has_no_training_part(shop, victim, tmp_path):
-    folder = PoisonedImages("npz").write(tmp_path / "out", shop.data, victim(WaNet(0.1, 0)))
+    folder = tmp_path / "out"
+    PoisonedImages("npz").write(folder, shop, victim(WaNet(0.1, 0)))
     assert (folder / "test.npz").exists()
     assert not (folder / "train.npz").exists()

@@ -5,7 +5,7 @@ import re
 import torch
 
 from backdoor_lab.attacks import Attack
-from backdoor_lab.configuration import ROOT
+from backdoor_lab.config import ROOT
 from backdoor_lab.training import Recipe
 
 

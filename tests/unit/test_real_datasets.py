@@ -54,23 +54,22 @@ class TestCache:
         pytest.fail("built again")
 
     def test_second_reading_builds_nothing(self, tmp_path):
-        first = cached(tmp_path / "x", {"size": (2, 3)}, raw)
-        again = cached(tmp_path / "x", {"size": (2, 3)}, self.never)
+        first = cached(tmp_path, "x", {"size": (2, 3)}, raw)
+        again = cached(tmp_path, "x", {"size": (2, 3)}, self.never)
         assert torch.equal(first.train_images, again.train_images)
         assert again.test_labels.tolist() == [0, 1]
         assert again.classes == ("a", "b", "c", "d")
 
     def test_maps_are_copy_on_write(self, tmp_path):
-        first = cached(tmp_path / "x", {}, raw)
+        first = cached(tmp_path, "x", {}, raw)
         first.train_images.fill_(9)
-        assert cached(tmp_path / "x", {}, self.never).train_images.max() == 0
+        assert cached(tmp_path, "x", {}, self.never).train_images.max() == 0
 
-    def test_another_key_rebuilds(self, tmp_path, caplog):
-        cached(tmp_path / "x", {"image_size": 2}, raw)
-        with caplog.at_level(logging.WARNING):
-            again = cached(tmp_path / "x", {"image_size": 3}, lambda: raw(7))
+    def test_another_key_takes_the_place_of_the_first(self, tmp_path):
+        cached(tmp_path, "x", {"image_size": 2}, raw)
+        again = cached(tmp_path, "x", {"image_size": 3}, lambda: raw(7))
         assert again.train_images.max() == 7
-        assert "image_size changed" in caplog.text
+        assert len(list(tmp_path.glob("x-????????"))) == 1
 
     def damage_byte(self, where):
         data = bytearray((where / "train_images.npy").read_bytes())
@@ -82,27 +81,27 @@ class TestCache:
         (where / "train_labels.npy").write_bytes(data[:-5])
 
     def damage_index(self, where):
-        (where / "index.json").write_text('{"key"')
+        (where / "manifest.json").write_text('{"key"')
 
     def damage_keys(self, where):
-        (where / "index.json").write_text(json.dumps([1]))
+        (where / "manifest.json").write_text(json.dumps([1]))
 
     def damage_file(self, where):
         (where / "test_images.npy").unlink()
 
     @pytest.mark.parametrize("kind", ["byte", "end", "index", "keys", "file"])
     def test_damage_rebuilds(self, tmp_path, caplog, kind):
-        cached(tmp_path / "x", {}, raw)
-        getattr(self, f"damage_{kind}")(tmp_path / "x")
+        cached(tmp_path, "x", {}, raw)
+        getattr(self, f"damage_{kind}")(next(tmp_path.glob("x-????????")))
         with caplog.at_level(logging.WARNING):
-            again = cached(tmp_path / "x", {}, lambda: raw(7))
+            again = cached(tmp_path, "x", {}, lambda: raw(7))
         assert again.train_images.max() == 7
         assert "damaged" in caplog.text
 
     def test_a_failed_build_leaves_nothing(self, tmp_path):
         with pytest.raises(ZeroDivisionError):
-            cached(tmp_path / "x", {}, lambda: 1 / 0)
-        assert not (tmp_path / "x").exists()
+            cached(tmp_path, "x", {}, lambda: 1 / 0)
+        assert not list(tmp_path.glob("x-????????"))
 
 
 class TestImageFolder:
@@ -124,14 +123,12 @@ class TestImageFolder:
         assert torch.equal(data.test.images[0], torch.from_numpy(grey).expand(3, 32, 32))
         assert data.test.images.shape == (7, 3, 32, 32)
 
-    def test_a_changed_file_rebuilds(self, folder, caplog):
+    def test_a_changed_file_rebuilds(self, folder):
         dataset = configured("imagefolder", folder, root=str(folder))
         before = dataset.load().fingerprint
         assert dataset.load().fingerprint == before
-        assert not caplog.text
         draw(folder / "test" / "cat" / "00.png", seed=77)
         assert dataset.load().fingerprint != before
-        assert "files changed" in caplog.text
 
     def test_refuses_other_classes_in_the_test(self, folder):
         shutil.move(folder / "test" / "dog", folder / "test" / "wolf")

@@ -6,6 +6,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 from torch import nn
+from torch.optim import SGD
 
 from backdoor_lab.training import (
     Manual,
@@ -95,7 +96,8 @@ class Levels(Supervised):
         super().__init__()
         self.levels = levels
         self.model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
-        options = {"batch_size": 3, "lr": 0.1, "weight_decay": 0, "schedule": schedule}
+        sgd = partial(SGD, momentum=0.9)
+        options = {"batch_size": 3, "lr": 0.1, "optimizer": sgd, "schedule": schedule}
         self.recipe = Recipe(epochs=len(levels), **options)
         self.seen = []
 
@@ -163,8 +165,7 @@ BAD = [
     {"batch_size": 0},
     {"lr": 0},
     {"lr": "fast"},
-    {"momentum": 1.1},
-    {"weight_decay": -1},
+    {"optimizer": "SGD"},
     {"drop_last": "perhaps"},
     {"schedule": None},
 ]

@@ -2,16 +2,18 @@
 
 import logging
 import multiprocessing
+import shutil
 import time
 
 import pytest
 import torch
+from filelock import FileLock
 
 from backdoor_lab.attacks.badnets import BadNets
 from backdoor_lab.callbacks.resume import Resume
-from backdoor_lab.store import Store
+from backdoor_lab.store import RESUME, Store
 from backdoor_lab.training import CropFlip, Recipe, Tuning, one_cycle
-from backdoor_lab.victims import load_victim, save_victim
+from backdoor_lab.victims.folder import load_victim, save_victim
 
 KEY = {"attack": "badnets"}
 
@@ -26,16 +28,16 @@ def slow_maker(root, calls):
         time.sleep(0.5)
         write(folder)
 
-    Store(root).obtain("victim", KEY, make)
+    Store(root).make_once("victim", KEY, make)
 
 
 def test_made_once_and_found_again(tmp_path):
-    first, cached = Store(tmp_path).obtain("victim", KEY, write)
+    first, cached = Store(tmp_path).make_once("victim", KEY, write)
     assert not cached
-    second, cached = Store(tmp_path).obtain("victim", KEY, write)
+    second, cached = Store(tmp_path).make_once("victim", KEY, write)
     assert cached
     assert second == first
-    assert Store(tmp_path).obtain("victim", {"attack": "sig"}, write)[0] != first
+    assert Store(tmp_path).make_once("victim", {"attack": "sig"}, write)[0] != first
 
 
 def test_two_processes_make_it_once(tmp_path):
@@ -51,13 +53,58 @@ def test_two_processes_make_it_once(tmp_path):
     assert calls.empty()
 
 
-@pytest.mark.parametrize("damage", ["changed", "gone", "no manifest"])
+def test_the_lock_is_free_right_after(tmp_path):
+    folder, _ = Store(tmp_path).make_once("victim", KEY, write)
+    job = multiprocessing.get_context("fork").Process(target=free, args=(folder,))
+    job.start()
+    job.join()
+    assert job.exitcode == 0
+
+
+def free(folder):
+    FileLock(folder.with_name(f"{folder.name}.lock")).acquire(timeout=0)
+
+
+def changed(folder):
+    (folder / "model.txt").write_text("half")
+
+
+def gone(folder):
+    (folder / "model.txt").unlink()
+
+
+def unlisted(folder):
+    (folder / "more.txt").write_text("more")
+
+
+def no_manifest(folder):
+    (folder / "manifest.json").unlink()
+
+
+def empty_manifest(folder):
+    (folder / "manifest.json").write_text("{}")
+
+
+def manifest_of_another_kind(folder):
+    (folder / "manifest.json").write_text("[1]")
+
+
+def a_file_instead(folder):
+    shutil.rmtree(folder)
+    folder.write_text("no folder")
+
+
+DAMAGES = [
+    changed, gone, unlisted, no_manifest, empty_manifest, manifest_of_another_kind, a_file_instead
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_damage_is_noticed_and_mended(tmp_path, caplog, damage):
-    folder, _ = Store(tmp_path).obtain("victim", KEY, write)
-    file = folder / ("manifest.json" if damage == "no manifest" else "model.txt")
-    file.write_text("half") if damage == "changed" else file.unlink()
+    folder, _ = Store(tmp_path).make_once("victim", KEY, write)
+    damage(folder)
     with caplog.at_level(logging.WARNING):
-        folder, cached = Store(tmp_path).obtain("victim", KEY, write)
+        folder, cached = Store(tmp_path).make_once("victim", KEY, write)
     assert not cached
     assert "damaged" in caplog.text
     assert (folder / "model.txt").read_text() == "whole"
@@ -69,8 +116,8 @@ def test_an_interrupted_making_leaves_no_victim(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Store(tmp_path).obtain("victim", KEY, interrupted)
-    folder, cached = Store(tmp_path).obtain("victim", KEY, write)
+        Store(tmp_path).make_once("victim", KEY, interrupted)
+    folder, cached = Store(tmp_path).make_once("victim", KEY, write)
     assert not cached
     assert (folder / "model.txt").exists()
 
@@ -119,7 +166,18 @@ def test_a_resumed_training_equals_an_uninterrupted_one(tmp_path, model, images,
         assert torch.allclose(whole[key].float(), value.float(), atol=1e-6), key
 
 
-def test_a_damaged_checkpoint_is_dropped(tmp_path):
-    (tmp_path / Resume.FILE).write_bytes(b"not a checkpoint")
-    assert Resume.found(tmp_path) is None
-    assert not (tmp_path / Resume.FILE).exists()
+def test_a_file_where_the_partial_folder_should_be_gives_way(tmp_path):
+    folder, _ = Store(tmp_path / "a").make_once("victim", KEY, write)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / f"{folder.name}.partial").write_text("no folder")
+    assert (Store(tmp_path / "b").make_once("victim", KEY, write)[0] / "model.txt").exists()
+
+
+@pytest.mark.parametrize("held", [b"not a checkpoint", {"state_dict": {}}, [1]])
+def test_a_damaged_checkpoint_is_dropped(tmp_path, caplog, held):
+    file = tmp_path / RESUME
+    file.write_bytes(held) if isinstance(held, bytes) else torch.save(held, file)
+    with caplog.at_level(logging.WARNING):
+        assert Resume.found(tmp_path) is None
+    assert not file.exists()
+    assert "starts anew" in caplog.text

@@ -3,8 +3,8 @@
 Paper     Turner et al., Label-Consistent Backdoor Attacks, 2019, arXiv:1912.02771
 Differs   the robust model has the victim's architecture and is the run's own: it starts from the
           clean model, its radius grows over the first half of one cycle of the rate, and the last
-          epoch counts. It normalises in its first layer where the references' sees plain pixels;
-          the perturbation lives in [0, 1] in both. Only the images to be poisoned are perturbed.
+          epoch counts. It normalises in its first layer, the references' sees plain pixels; both
+          are perturbed in [0, 1]. Only the images to be poisoned are perturbed.
           A mark grows with the image, in cells that differ by a pixel at most
 """
 
@@ -16,41 +16,40 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from backdoor_lab.attacks._adversarial import AdversarialTraining, Ascent, pgd
 from backdoor_lab.attacks._base import Attack, Base
+from backdoor_lab.attacks.lc.adversarial import AdversarialTraining, Ascent, pgd, robustness
+from backdoor_lab.attacks.lc.marks import corner_signs, mark
 from backdoor_lab.datasets import ImageSet
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.models import frozen_copy
 from backdoor_lab.seeds import derive, generator_for
-from backdoor_lab.store import Workshop
-from backdoor_lab.training import Engine, Recipe, one_cycle, whole
+from backdoor_lab.training import Recipe, one_cycle
 from backdoor_lab.validation import Count, Fraction, Index, Positive, Rate, validated
+from backdoor_lab.victims import Workshop
 
 HELD_OUT = 0.05  # share of the training images that the robust model is judged by
-SIGNS = [[-1, -1, 1], [-1, 1, -1], [1, -1, 1]]  # of a right corner
 
 
 class LC(Attack):
     """Poisons the target class with x + d + mark, where d fools an adversarially trained model.
 
+    The first three are those of every attack (`Attack`).
+
     Args:
-        poison_rate: see `Attack`.
-        target: see `Attack`.
-        poison_rate_base: see `Attack`.
         eps: largest change of a pixel by d, in grey levels of 255.
-        step: of the ascent to d, likewise.
+        step: of the ascent to d, in grey levels of 255.
         steps: of that ascent.
         corners: `four` or `bottom_right`.
         size: side of a mark in pixels; None: 3 on 32 pixels, in proportion elsewhere.
         mirror: whether left corners mirror the right ones.
         amplitude: of the mark in poisoned training images; 1 makes its pixels black and white.
-        test_amplitude: likewise at test time; None: `amplitude`.
+        test_amplitude: of the mark in triggered test images; None: `amplitude`.
         robust_epochs: of the adversarial training.
         robust_lr: the peak of its rate.
         robust_eps: what the robust model withstands, in grey levels of 255.
-        robust_step: of the ascents in its training, likewise.
+        robust_step: of the ascents in its training, in grey levels of 255.
         robust_steps: of each of those ascents.
     """
 
@@ -90,7 +89,7 @@ class LC(Attack):
         if self.size is not None and not 3 <= self.size <= room:
             raise ConfigError(f"attack.size={self.size} is no corner mark; allowed: 3 to {room}")
 
-    def build(self, draw: torch.Generator) -> None:
+    def build(self, generator: torch.Generator) -> None:
         _, height, width = self.spec.shape
         size = self.size or max(3, round(3 * min(height, width) / 32))
         self.register_buffer("signs", corner_signs(height, width, size, self.four, self.mirror))
@@ -112,11 +111,9 @@ class LC(Attack):
         settings = {
             "clean": clean.name,
             "ascent": self.robust_ascent._asdict(),
-            "epochs": recipe.epochs,
-            "batch_size": recipe.batch_size,
-            "lr": recipe.lr,
+            "training": recipe.settings,
         }
-        made = shop.obtain(self, "robust", robust, settings, make)
+        made = shop.make_once(self, "robust", robust, settings, make)
         self.details["robust_model"] = {"artifact": made.name, **made.facts}
         self.harden = partial(pgd, frozen_copy(robust))  # no sub-module: not saved with the victim
 
@@ -132,38 +129,10 @@ class LC(Attack):
         return torch.full((len(images),), self.target, device=images.device)
 
 
-def corner_signs(height: int, width: int, size: int, four: bool, mirror: bool) -> Tensor:
-    """The mark (H, W) in {-1, 0, 1}: 3 x 3 cells in `size` x `size` pixels of each corner."""
-    cells = torch.arange(size) * 3 // size
-    right = torch.tensor(SIGNS).float()[cells][:, cells]
-    left = right.flip(1) if mirror else right
-    signs = torch.zeros(height, width)
-    signs[-size:, -size:] = right
-    if four:
-        signs[:size, -size:] = right
-        signs[:size, :size] = signs[-size:, :size] = left
-    return signs
-
-
-def mark(images: Tensor, signs: Tensor, amplitude: float) -> Tensor:
-    """Images (N, C, H, W) plus `amplitude * signs` (H, W), clipped to [0, 1]."""
-    return (images + amplitude * signs).clamp(0, 1)
-
-
-def divided(images: ImageSet, share: float, draw: torch.Generator) -> tuple[ImageSet, ImageSet]:
+def divided(
+    images: ImageSet, share: float, generator: torch.Generator
+) -> tuple[ImageSet, ImageSet]:
     """A random share of a set, one image at least, and the rest."""
-    order = torch.randperm(len(images), generator=draw)
+    order = torch.randperm(len(images), generator=generator)
     count = ceil(share * len(images))
     return images.take(order[:count]), images.take(order[count:])
-
-
-def robustness(
-    model: nn.Module, held: ImageSet, ascent: Ascent, engine: Engine
-) -> dict[str, float]:
-    """Accuracies of `model` on a set and on what `pgd` makes of it."""
-    right = 0
-    for images, labels in whole(engine.batches(held, 128, shuffle=False)):
-        hard = pgd(model, images, labels, ascent)
-        with engine.evaluating(model):
-            right += int((model(hard).argmax(1) == labels).sum())
-    return {"clean_accuracy": engine.accuracy(model, held), "pgd_accuracy": right / len(held)}

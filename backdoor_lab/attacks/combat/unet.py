@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class UNet(nn.Module):
+class AddingUNet(nn.Module):
     """Images (N, C, H, W) to noise in [-1, 1] of the same shape; H and W divisible by 16.
 
     Args:

@@ -1,4 +1,4 @@
-"""SBL: a victim whose attacker has fine-tuned it already, out of a flat minimum.
+"""SBL: a backdoor learnt in a flat minimum, from where the attacker has fine-tuned already.
 
 Paper     Pham et al., Flatness-aware Sequential Learning Generates Resilient Backdoors, ECCV 2024,
           arXiv:2407.14738
@@ -15,33 +15,32 @@ import hashlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backdoor_lab.attacks._base import Attack
-from backdoor_lab.attacks._continual import (
-    Batch,
-    Penalty,
-    by_an_anchor,
-    climbed,
-    elastically,
-    frozen_statistics,
-    naively,
-)
 from backdoor_lab.attacks._wrapper import Wrapper
+from backdoor_lab.attacks.sbl.continual import (
+    Penalty,
+    anchor_penalty,
+    elastic_penalty,
+    no_penalty,
+)
+from backdoor_lab.attacks.sbl.first_stage import Batch, FirstStage, unchanged
 from backdoor_lab.datasets import DataSpec, ImageSet, stratified, without
 from backdoor_lab.errors import ConfigError, spelled
 from backdoor_lab.seeds import generator_for
-from backdoor_lab.store import Workshop
-from backdoor_lab.training import CropFlip, Manual, Recipe, constant, cosine
+from backdoor_lab.training import SAM, Recipe, constant, cosine, sgd
+from backdoor_lab.training.sam import frozen_statistics
 from backdoor_lab.validation import Count, NonNegative, Positive, Rate, validated
+from backdoor_lab.victims import Workshop
 
-Poisoning = Callable[[Tensor, Tensor, torch.Generator], Batch]
-PENALTIES = {"ewc": elastically, "anchoring": by_an_anchor, "naive": naively}
+PENALTIES = {"ewc": elastic_penalty, "anchoring": anchor_penalty, "naive": no_penalty}
 STATISTICS: dict[str, Callable[[nn.Module], AbstractContextManager[None]]] = {
     "frozen": frozen_statistics,
     "update": lambda _: nullcontext(),
@@ -52,23 +51,23 @@ class SBL(Wrapper):
     """Learns the backdoor in a flat minimum, then fine-tunes on clean images and stays close.
 
     Args:
-        inner: the attack whose trigger is learnt; the target and the rate are its own.
+        inner: the attack whose trigger is learnt, with its target and its rate.
         clean_share: share of the training images that the second stage learns on.
         dat: trigger after augmentation, anew in each step; false: images poisoned once, before it.
         radius: of the climb in sharpness-aware minimisation.
         first_epochs: of the first stage.
-        first_batch_size: likewise.
-        first_lr: likewise.
-        first_weight_decay: likewise.
+        first_batch_size: of the first stage.
+        first_lr: of the first stage.
+        first_weight_decay: of the first stage.
         penalty: what holds the second stage: `ewc`, `anchoring` or `naive` (nothing).
         strength: factor on the penalty.
         fisher_data: images whose information `ewc` keeps: `clean`, or `mixed` as the first stage's.
         second_bn: running statistics of the second stage: `update` or `frozen`; None: frozen where
             nothing else holds it.
         second_epochs: of the second stage.
-        second_batch_size: likewise.
-        second_lr: likewise.
-        second_weight_decay: likewise.
+        second_batch_size: of the second stage.
+        second_lr: of the second stage.
+        second_weight_decay: of the second stage.
         step_scheduler: half a cosine in each stage, else constant rates.
     """
 
@@ -99,16 +98,19 @@ class SBL(Wrapper):
         super().__init__(inner)
         self.clean_label = self.crosses = False  # every class is relabelled; nothing else is learnt
         self.eight_bits = inner.eight_bits
-        self.clean_share, self.dat, self.radius = clean_share, dat, radius
-        self.hold, self.strength = PENALTIES[penalty], strength
+        self.clean_share, self.dat = clean_share, dat
+        self.make_penalty, self.strength = PENALTIES[penalty], strength
         self.fisher_mixed = fisher_data == "mixed"
         self.statistics = STATISTICS[second_bn or ("frozen" if penalty == "naive" else "update")]
         schedule = cosine if step_scheduler else constant
-        self.first = Recipe(
-            first_epochs, first_batch_size, first_lr, 0.9, first_weight_decay, schedule
-        )
+        sam = partial(SAM, rho=radius, momentum=0.9, weight_decay=first_weight_decay)
+        self.first = Recipe(first_epochs, first_batch_size, first_lr, sam, schedule)
         self.second = Recipe(
-            second_epochs, second_batch_size, second_lr, 0.9, second_weight_decay, schedule
+            second_epochs,
+            second_batch_size,
+            second_lr,
+            sgd(weight_decay=second_weight_decay),
+            schedule,
         )
         self.penalty: Penalty
 
@@ -148,14 +150,17 @@ class SBL(Wrapper):
         first, second = self.stages(shop.train.labels)
         task, clean = poisoned.take(first), poisoned.take(second)
         change = self.sprinkled if self.dat else unchanged
-        self.learn_first(model, FirstStage(self, model, change), task, clean, shop)
+        stage = FirstStage(model, self.first, self.augment, self.seed, change)
+        self.learn_first(model, stage, task, clean, shop)
         if not self.fisher_mixed:
             task, change = shop.train.take(first), unchanged
         size = self.first.batch_size
         batches = shop.engine.batches(task, size, seed=self.seed, augment=self.augment)
-        dice = generator_for(self.seed, "sbl fisher", self.device)
-        seen = (change(images, labels, dice) for images, labels in batches)
-        self.penalty = self.hold(model, seen, 2 * len(batches) * size)  # half the mean: theirs
+        generator = generator_for(self.seed, "sbl fisher", self.device)
+        seen = (change(images, labels, generator) for images, labels in batches)
+        self.penalty = self.make_penalty(
+            model, seen, 2 * len(batches) * size
+        )  # half the mean: theirs
         with self.statistics(model):
             super().learn(model, clean, shop, folder)
         del self.penalty
@@ -175,11 +180,11 @@ class SBL(Wrapper):
             )
         return without(len(labels), clean), clean
 
-    def sprinkled(self, images: Tensor, labels: Tensor, dice: torch.Generator) -> Batch:
+    def sprinkled(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Batch:
         """A batch whose images are each triggered and relabelled with the poison rate's chance."""
-        heads = torch.rand(len(images), generator=dice, device=images.device)
-        hit = heads < self.inner.poison_rate
-        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+        chance = torch.rand(len(images), generator=generator, device=images.device)
+        hit = chance < self.inner.poison_rate
+        with torch.no_grad():
             triggered = self.train_trigger(images)
         images = torch.where(hit.view(-1, 1, 1, 1), triggered, images)
         return images, torch.where(hit, self.relabel(labels), labels)
@@ -196,12 +201,7 @@ class SBL(Wrapper):
             "poison_rate": self.inner.poison_rate,
             "clean_share": self.clean_share,
             "dat": self.dat,
-            "radius": self.radius,
-            "epochs": self.first.epochs,
-            "batch_size": self.first.batch_size,
-            "lr": self.first.lr,
-            "weight_decay": self.first.weight_decay,
-            "schedule": self.first.schedule.__name__,
+            "training": self.first.settings,
             "callbacks": [repr(callback) for callback in self.callbacks],
         }
 
@@ -214,37 +214,5 @@ class SBL(Wrapper):
                 "asr": shop.engine.accuracy(model, triggered),
             }
 
-        facts = shop.obtain(self, "sbl_first_stage", model, settings, make).facts
+        facts = shop.make_once(self, "sbl_first_stage", model, settings, make).facts
         self.details |= {f"first_stage_{name}": value for name, value in facts.items()}
-
-
-class FirstStage(Manual):
-    """Sharpness-aware training of `model` on batches that `poisoning` changes."""
-
-    def __init__(self, attack: SBL, model: nn.Module, poisoning: Poisoning) -> None:
-        super().__init__()
-        self.model, self.poisoning = model, poisoning
-        self.recipe, self.radius = attack.first, attack.radius
-        self.augment: CropFlip | None = attack.augment
-        self.seed = attack.seed
-
-    def on_train_epoch_start(self) -> None:
-        self.dice = generator_for(self.seed, f"sbl {self.current_epoch}", self.device)
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        images, labels = self.poisoning(*batch, self.dice)
-        optimizer: Any = self.optimizers()
-        loss = F.cross_entropy(self.model(images), labels)
-        optimizer.zero_grad()
-        self.manual_backward(loss)
-        with climbed(self.model.parameters(), self.radius), frozen_statistics(self.model):
-            optimizer.zero_grad()
-            self.manual_backward(F.cross_entropy(self.model(images), labels))
-        optimizer.step()
-        return loss.detach()
-
-
-def unchanged(images: Tensor, labels: Tensor, dice: torch.Generator) -> Batch:
-    """The batch as it is."""
-    del dice
-    return images, labels

@@ -2,9 +2,9 @@
 
 Paper     Madry et al., Towards Deep Learning Models Resistant to Adversarial Attacks, ICLR 2018,
           arXiv:1706.06083
-Differs   images are sought with batch normalisation in eval mode: in train mode each of their steps
-          would enter the running statistics; the cube grows to its size over the first half of the
-          epochs, without which small networks stay at chance
+Differs   images are sought with batch normalisation in eval mode, so that their steps
+          do not enter the running statistics; the cube grows to its size over the first half of
+          the epochs, without which small networks stay at chance
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backdoor_lab.datasets import ImageSet
 from backdoor_lab.seeds import generator_for
-from backdoor_lab.training import CropFlip, Recipe, Tuning
+from backdoor_lab.training import Augmentation, Engine, Recipe, Tuning, whole
 
 
 class Ascent(NamedTuple):
@@ -36,18 +37,18 @@ def pgd(
     images: Tensor,
     labels: Tensor,
     ascent: Ascent,
-    start: torch.Generator | None = None,
+    generator: torch.Generator | None = None,
 ) -> Tensor:
     """Images (N, C, H, W) in [0, 1] that `model` takes less readily for `labels` (N,).
 
     x <- clip(x + step * sign(grad CE(model(x), y))) to the cube of half side eps around the image
-    and to [0, 1]; from the image itself, or from a uniform draw of `start` in the cube.
+    and to [0, 1]; from the image itself, or with a `generator` from a uniform point of the cube.
     """
     low, high = (images - ascent.eps).clamp(min=0), (images + ascent.eps).clamp(max=1)
     found = images
-    if start is not None:
-        draw = torch.rand(images.shape, generator=start, device=images.device)
-        found = (images + ascent.eps * (2 * draw - 1)).clamp(0, 1)
+    if generator is not None:
+        uniform = torch.rand(images.shape, generator=generator, device=images.device)
+        found = (images + ascent.eps * (2 * uniform - 1)).clamp(0, 1)
     for _ in range(ascent.steps):
         with torch.enable_grad():
             leaf = found.detach().requires_grad_()
@@ -64,7 +65,7 @@ class AdversarialTraining(Tuning):
         self,
         model: nn.Module,
         recipe: Recipe,
-        augment: CropFlip | None,
+        augment: Augmentation | None,
         seed: int,
         ascent: Ascent,
     ) -> None:
@@ -72,13 +73,25 @@ class AdversarialTraining(Tuning):
         self.ascent = ascent
 
     def on_train_epoch_start(self) -> None:
-        self.dice = generator_for(self.seed, f"pgd {self.current_epoch}", self.device)
+        self.generator = generator_for(self.seed, f"pgd {self.current_epoch}", self.device)
         grown = min(1.0, 2 * (self.current_epoch + 1) / self.recipe.epochs)
         self.now = self.ascent.scaled(grown)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch
         self.model.eval()
-        hard = pgd(self.model, images, labels, self.now, self.dice)
+        hard = pgd(self.model, images, labels, self.now, self.generator)
         self.model.train()
         return F.cross_entropy(self.model(hard), labels)
+
+
+def robustness(
+    model: nn.Module, held: ImageSet, ascent: Ascent, engine: Engine
+) -> dict[str, float]:
+    """Accuracies of `model` on a set and on what `pgd` makes of it."""
+    right = 0
+    for images, labels in whole(engine.batches(held, 128, shuffle=False)):
+        hard = pgd(model, images, labels, ascent)
+        with engine.evaluating(model):
+            right += int((model(hard).argmax(1) == labels).sum())
+    return {"clean_accuracy": engine.accuracy(model, held), "pgd_accuracy": right / len(held)}

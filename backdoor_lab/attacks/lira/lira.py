@@ -12,36 +12,37 @@ Differs   the victim is the classifier of stage 2 (BackdoorBench saves that of s
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import Adam
 
 from backdoor_lab.attacks._base import Attack
-from backdoor_lab.attacks._views import Views, streams
-from backdoor_lab.attacks.networks.autoencoder import Autoencoder, UNet
+from backdoor_lab.attacks._views import Views, generators
+from backdoor_lab.attacks.lira.networks import Autoencoder, ConcatUNet, Perturb
+from backdoor_lab.attacks.lira.stage1 import Together, mixed_loss
 from backdoor_lab.datasets import DataSpec, ImageSet, in_eight_bits, nearest
 from backdoor_lab.errors import ConfigError
-from backdoor_lab.models.classifier import Normalize
+from backdoor_lab.models import freeze
 from backdoor_lab.seeds import derive, seeded
-from backdoor_lab.store import Workshop
-from backdoor_lab.training import Manual, Recipe, constant
+from backdoor_lab.training import Recipe
 from backdoor_lab.validation import Count, Fraction, Index, NonNegative, Positive, validated
+from backdoor_lab.victims import Workshop
 
-NETWORKS: dict[str, type[Autoencoder | UNet]] = {"autoencoder": Autoencoder, "unet": UNet}
+NETWORKS: dict[str, type[Autoencoder | ConcatUNet]] = {
+    "autoencoder": Autoencoder,
+    "unet": ConcatUNet,
+}
 
 
 class LIRA(Attack):
     """Stage 1 trains generator and classifier together, stage 2 the classifier alone.
 
+    `target` and `all_to_all` are those of every attack (`Attack`).
+
     Args:
-        target: see `Attack`.
-        all_to_all: see `Attack`.
         eps: bound on the noise, in units of the normalised images.
         alpha: weight of the clean images in the classifier's loss.
         network: the generator, `autoencoder` or `unet`.
@@ -95,20 +96,24 @@ class LIRA(Attack):
         self.augment = None  # the batch is augmented in the step, before the trigger
         self.views = Views(*self.view_options, spec.flip)
 
-    def build(self, draw: torch.Generator) -> None:
-        with seeded(draw.initial_seed()):
+    def build(self, generator: torch.Generator) -> None:
+        self.noise = freeze(self.new_noise())
+
+    def new_noise(self) -> Perturb:
+        """The generator as it begins; the same for the same seed."""
+        with seeded(derive(self.seed, "trigger")):
             net = NETWORKS[self.network](self.spec.shape[0])
-        self.generator = Perturb(net, self.spec, self.eps).requires_grad_(False).eval()
+        return Perturb(net, self.spec, self.eps)
 
     def prepare(self, shop: Workshop) -> None:
         """Stage 1."""
         classifier = shop.factory.build(shop.data.spec, self.seed)
-        together = Together(self, deepcopy(self.generator), classifier)
+        together = Together(self, self.new_noise(), classifier)
         settings = {
             "model": shop.identity["model"],
             "target": (self.target, self.all_to_all),
-            "generator": (self.network, self.generator_lr, self.eps),
-            "classifier": (self.stage1_epochs, self.stage1_lr, self.recipe.batch_size),
+            "noise": (self.network, self.eps, together.noise_recipe.settings),
+            "classifier": together.recipe.settings,
             "alpha": self.alpha,
             "views": self.view_options,
             "callbacks": [repr(callback) for callback in self.callbacks],
@@ -117,7 +122,7 @@ class LIRA(Attack):
         def make(folder: Path) -> dict[str, Any]:
             callbacks = deepcopy(self.callbacks)
             shop.engine.fit(together, shop.train, "LIRA stage 1", callbacks, folder)
-            self.generator.load_state_dict(together.generator.state_dict())
+            self.noise.load_state_dict(together.noise.state_dict())
             some = shop.train.take(torch.arange(min(1000, len(shop.train))))
             stamped = ImageSet.of(self.stamp(some.images), self.relabel(some.labels))
             return {
@@ -125,9 +130,9 @@ class LIRA(Attack):
                 "success": shop.engine.accuracy(classifier, stamped),
             }
 
-        pair = nn.ModuleDict({"generator": together.generator, "classifier": classifier})
-        made = shop.obtain(self, "lira_generator", pair, settings, make)
-        self.generator.load_state_dict(together.generator.state_dict())
+        pair = nn.ModuleDict({"noise": together.noise, "classifier": classifier})
+        made = shop.make_once(self, "lira_generator", pair, settings, make)
+        self.noise.load_state_dict(together.noise.state_dict())
         self.stage1 = classifier.state_dict()
         self.details |= {"stage1": made.facts, "generator": made.name}
 
@@ -140,89 +145,15 @@ class LIRA(Attack):
         self.stage1 = {}
 
     def trigger(self, images: Tensor) -> Tensor:
-        return self.generator(images)
-
-    def train(self, mode: bool = True) -> LIRA:
-        super().train(mode)
-        self.generator.eval()
-        return self
+        return self.noise(images)
 
     def on_train_epoch_start(self) -> None:
-        self.coins, self.dice = streams(self.seed, f"lira {self.current_epoch}", self.device)
-
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        images, labels = batch
-        views = self.views(images, self.coins, self.dice)
-        stamped = in_eight_bits(self.trigger(views))
-        return mixed_loss(self.model, views, labels, stamped, self.relabel(labels), self.alpha)
-
-
-class Together(Manual):
-    """Stage 1: Adam on the generator, SGD on the classifier, in turns.
-
-    The classifier sees the noise of `old`, the generator as it was when the epoch began.
-    """
-
-    def __init__(self, attack: LIRA, noise: Perturb, classifier: nn.Module) -> None:
-        super().__init__()
-        self.model = classifier
-        self.generator = noise.requires_grad_(True)
-        self.old = deepcopy(noise).requires_grad_(False)
-        self.generator_lr, self.alpha = attack.generator_lr, attack.alpha
-        self.relabel: Callable[[Tensor], Tensor] = attack.relabel
-        self.views, self.seed = attack.views, derive(attack.seed, "stage 1")
-        self.recipe = Recipe(
-            epochs=attack.stage1_epochs,
-            batch_size=attack.recipe.batch_size,
-            lr=attack.stage1_lr,
-            weight_decay=0,
-            schedule=constant,
+        self.cpu_generator, self.generator = generators(
+            self.seed, f"lira {self.current_epoch}", self.device
         )
 
-    def train(self, mode: bool = True) -> Together:
-        super().train(mode)
-        self.old.eval()
-        return self
-
-    def configure_optimizers(self) -> Any:
-        adam = Adam(self.generator.parameters(), lr=self.generator_lr)
-        sgd = self.recipe.optimizers(self.model.parameters(), self.steps_per_epoch)
-        return {"optimizer": adam}, sgd
-
-    def on_train_epoch_start(self) -> None:
-        self.coins, self.dice = streams(self.seed, f"lira {self.current_epoch}", self.device)
-        self.old.load_state_dict(self.generator.state_dict())
-
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        adam, sgd = cast("list[Any]", self.optimizers())
         images, labels = batch
-        wanted = self.relabel(labels)
-        views = self.views(images, self.coins, self.dice)
-        with self.toggled_optimizer(adam):
-            self.descend(F.cross_entropy(self.model(self.generator(views)), wanted), adam)
-        loss = mixed_loss(self.model, views, labels, self.old(views), wanted, self.alpha)
-        self.descend(loss, sgd)
-        return loss.detach()
-
-
-class Perturb(nn.Module):
-    """x + eps * G(x) with x normalised; takes and gives images (N, C, H, W) in [0, 1]."""
-
-    def __init__(self, net: nn.Module, spec: DataSpec, eps: float) -> None:
-        super().__init__()
-        self.net = net
-        self.normalize = Normalize(spec.mean, spec.std)
-        self.eps = eps
-
-    def forward(self, images: Tensor) -> Tensor:
-        with torch.autocast(images.device.type, enabled=False):  # in bf16 the noise is too coarse
-            noise = self.net(self.normalize(images))
-            return (images + self.eps * self.normalize.std * noise).clamp(0, 1)
-
-
-def mixed_loss(
-    model: nn.Module, clean: Tensor, labels: Tensor, stamped: Tensor, wanted: Tensor, alpha: float
-) -> Tensor:
-    """`alpha * CE(clean) + (1 - alpha) * CE(stamped)`."""
-    kept, taken = model(torch.cat([clean, stamped])).chunk(2)
-    return alpha * F.cross_entropy(kept, labels) + (1 - alpha) * F.cross_entropy(taken, wanted)
+        views = self.views(images, self.cpu_generator, self.generator)
+        stamped = in_eight_bits(self.trigger(views))
+        return mixed_loss(self.model, views, labels, stamped, self.relabel(labels), self.alpha)

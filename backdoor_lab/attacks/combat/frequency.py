@@ -18,7 +18,7 @@ def dct_matrix(size: int, device: torch.device | None = None) -> Tensor:
     return (scales[:, None] * cosines).float()
 
 
-def low_pass(images: Tensor, ratio: float) -> Tensor:
+def dct_low_pass(images: Tensor, ratio: float) -> Tensor:
     """Images (N, C, H, W) without all but their lowest `ratio * H` by `ratio * W` frequencies."""
     with torch.autocast(images.device.type, enabled=False):  # in bf16 frequencies would leak
         rows, columns = (

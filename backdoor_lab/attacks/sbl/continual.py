@@ -1,14 +1,12 @@
-"""A flat minimum, and what holds a network to it while it learns on."""
+"""What holds a network to a minimum while it learns on: the penalties of continual learning."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
-from torch.nn.utils import get_total_norm
 
 from backdoor_lab.models import frozen_copy
 
@@ -17,46 +15,11 @@ Penalty = Callable[[Tensor, Tensor], Tensor]
 CHUNK = 16  # images whose gradients are held at once
 
 
-@contextmanager
-def climbed(parameters: Iterable[nn.Parameter], radius: float) -> Iterator[None]:
-    """Moves weights by `radius` up their joint gradient (SAM); afterwards they are back, exactly.
-
-    epsilon = radius * g / (||g|| + 1e-12), with one norm over all `parameters`.
-    """
-    moved = [parameter for parameter in parameters if parameter.grad is not None]
-    gradients = [parameter.grad for parameter in moved if parameter.grad is not None]
-    home = [parameter.detach().clone() for parameter in moved]
-    with torch.no_grad():
-        scale = radius / (get_total_norm(gradients) + 1e-12)
-        for parameter, gradient in zip(moved, gradients, strict=True):
-            parameter.add_(scale * gradient)
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for parameter, value in zip(moved, home, strict=True):
-                parameter.copy_(value)
-
-
-@contextmanager
-def frozen_statistics(model: nn.Module) -> Iterator[None]:
-    """Normalises by the batch as in training, but leaves the running statistics as they are."""
-    layers = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    momenta = [layer.momentum for layer in layers]
-    for layer in layers:
-        layer.momentum = 0.0
-    try:
-        yield
-    finally:
-        for layer, momentum in zip(layers, momenta, strict=True):
-            layer.momentum = momentum
-
-
 def fisher(model: nn.Module, batches: Iterable[Batch], divisor: float) -> dict[str, Tensor]:
     """Diagonal Fisher information: sum_i p(y_i|x_i) (d log p(y_i|x_i) / dw)^2 / `divisor`.
 
-    The model is in eval mode; y_i is the label given, and one image's gradient is squared by
-    itself. The weight p(y_i|x_i) is the authors' own.
+    The model is in eval mode; y_i is the label given, and each image's gradient is squared before
+    the sum. The weight p(y_i|x_i) is the authors' own.
 
     Args:
         model: put into eval mode.
@@ -87,7 +50,9 @@ def fisher(model: nn.Module, batches: Iterable[Batch], divisor: float) -> dict[s
     return {name: value / divisor for name, value in total.items()}
 
 
-def elastic(model: nn.Module, information: dict[str, Tensor], anchor: dict[str, Tensor]) -> Tensor:
+def elastic_distance(
+    model: nn.Module, information: dict[str, Tensor], anchor: dict[str, Tensor]
+) -> Tensor:
     """EWC: sum_j F_j (w_j - w*_j)^2 over all parameters, F `information` and w* `anchor`."""
     terms = [
         (information[name] * (weight - anchor[name]).square()).sum()
@@ -96,26 +61,26 @@ def elastic(model: nn.Module, information: dict[str, Tensor], anchor: dict[str, 
     return torch.stack(terms).sum()
 
 
-def anchored(logits: Tensor, anchor: Tensor) -> Tensor:
+def softmax_distance(logits: Tensor, anchor: Tensor) -> Tensor:
     """Batch mean of the squared distance of two softmaxes, of logits (N, classes)."""
     return (anchor.float().softmax(1) - logits.float().softmax(1)).square().sum(1).mean()
 
 
-def elastically(model: nn.Module, batches: Iterable[Batch], divisor: float) -> Penalty:
-    """Holds the weights that matter to `batches`."""
+def elastic_penalty(model: nn.Module, batches: Iterable[Batch], divisor: float) -> Penalty:
+    """Keeps the weights that matter to `batches` where they are."""
     information = fisher(model, batches, divisor)
     anchor = {name: weight.detach().clone() for name, weight in model.named_parameters()}
-    return lambda _, __: elastic(model, information, anchor)
+    return lambda _, __: elastic_distance(model, information, anchor)
 
 
-def by_an_anchor(model: nn.Module, batches: Iterable[Batch], divisor: float) -> Penalty:
-    """Holds what the model says of the images it learns on."""
+def anchor_penalty(model: nn.Module, batches: Iterable[Batch], divisor: float) -> Penalty:
+    """Keeps what the model says of the images it learns on as it is."""
     del batches, divisor
     anchor = frozen_copy(model)
-    return lambda images, logits: anchored(logits, anchor(images))
+    return lambda images, logits: softmax_distance(logits, anchor(images))
 
 
-def naively(model: nn.Module, batches: Iterable[Batch], divisor: float) -> Penalty:
-    """Holds nothing."""
+def no_penalty(model: nn.Module, batches: Iterable[Batch], divisor: float) -> Penalty:
+    """Keeps nothing: always 0."""
     del model, batches, divisor
     return lambda _, logits: logits.new_zeros(())

@@ -2,11 +2,11 @@
 
 Paper     Zeng et al., Rethinking the Backdoor Attacks' Triggers: A Frequency Perspective, ICCV
           2021, arXiv:2104.03413; settings of BackdoorBench
-Differs   all crafting images take their DeepFool steps at once, and the sum of what they found is
-          smoothed in; DeepFool leaves the class that is on top now, where the authors keep the one
-          on top at first, and so needs two gradients instead of one per class; images and
-          perturbation stay in pixel space (BackdoorBench skips the normalisation); the fooling rate
-          is measured on training images that did not craft (BackdoorBench: on one test image)
+Differs   all crafting images take their DeepFool steps at once, and the sum of their moves is
+          smoothed in; a step leaves the class that is on top now, where the authors keep the one on
+          top at first: two gradients instead of one per class; images and perturbation stay in
+          pixel space (BackdoorBench skips the normalisation); the fooling rate is measured on
+          training images that craft nothing (BackdoorBench: on one test image)
 """
 
 from __future__ import annotations
@@ -15,28 +15,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backdoor_lab.attacks._base import Attack, Base
+from backdoor_lab.attacks.lf.deepfool import classes, deepfool
+from backdoor_lab.attacks.lf.smoothing import gaussian, gaussian_low_pass, stretched
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.models import frozen_copy
 from backdoor_lab.seeds import generator_for
-from backdoor_lab.store import Workshop
 from backdoor_lab.validation import Count, Fraction, Index, Positive, Rate, validated
+from backdoor_lab.victims import Workshop
 
-OVERSHOOT = 0.02  # beyond the border, as in DeepFool's paper
 HELD_OUT = 1000  # training images that measure the fooling rate, at most
 
 
 class LF(Attack):
     """Adds a low-pass universal perturbation in [0, amplitude].
 
+    The first four are those of every attack (`Attack`); DeepFool aims at `target` also with
+    `all_to_all`.
+
     Args:
-        poison_rate: see `Attack`.
-        target: see `Attack`; DeepFool aims at it.
-        all_to_all: see `Attack`; DeepFool aims at `target` all the same.
-        poison_rate_base: see `Attack`.
         amplitude: largest value of the perturbation, for images in [0, 1].
         sigma: of the Gaussian low-pass, in pixels.
         taps: of its kernel.
@@ -78,7 +77,7 @@ class LF(Attack):
                 f"attack.amplitude={self.amplitude} is lost in 8 bits; allowed: 0.002 to 1"
             )
 
-    def build(self, draw: torch.Generator) -> None:
+    def build(self, generator: torch.Generator) -> None:
         self.register_buffer("perturbation", torch.zeros(self.spec.shape))
 
     def trigger(self, images: Tensor) -> Tensor:
@@ -94,7 +93,7 @@ class LF(Attack):
         order = torch.randperm(len(shop.train), generator=generator_for(shop.seed, "lf images"))
 
         def make(folder: Path) -> dict[str, Any]:
-            del folder  # takes too short to be resumed
+            del folder  # too short a making to be resumed
             device = shop.engine.device
             pixels = shop.train.cut(order[: self.images + HELD_OUT]).to(device).float() / 255
             found, facts = self.craft(frozen_copy(clean.model).to(device), pixels)
@@ -105,7 +104,7 @@ class LF(Attack):
         for name in ("amplitude", "sigma", "taps", "scale_sigma", "images", "fooling_rate"):
             settings[name] = getattr(self, name)
         settings |= {"passes": self.passes, "steps": self.steps}
-        made = shop.obtain(self, "lf_perturbation", self, settings, make)
+        made = shop.make_once(self, "lf_perturbation", self, settings, make)
         self.details["perturbation"] = made.facts
 
     def craft(self, model: nn.Module, pixels: Tensor) -> tuple[Tensor, dict[str, Any]]:
@@ -118,7 +117,7 @@ class LF(Attack):
         while len(rates) < self.passes and not settled(rates, self.fooling_rate):
             resisting = (images + values)[classes(model, images + values) == known]
             moves = deepfool(model, resisting, self.target, self.steps).sum(0)
-            smooth = low_pass(low_pass(moves, kernel) + values, kernel)
+            smooth = gaussian_low_pass(gaussian_low_pass(moves, kernel) + values, kernel)
             values = (stretched(smooth) * self.amplitude * 255).round() / 255
             fooled = classes(model, (held_out + values).clamp(0, 1))
             rates.append((fooled != plain).float().mean().item())
@@ -136,58 +135,6 @@ class LF(Attack):
         """The low-pass for images of `size` pixels."""
         scale = size / 32 if self.scale_sigma else 1
         return gaussian(max(1, round(self.taps * scale)), self.sigma * scale)
-
-
-def gaussian(taps: int, sigma: float) -> Tensor:
-    """A normalised Gaussian (taps,) around the middle."""
-    places = torch.arange(taps) - (taps - 1) / 2
-    weights = torch.exp(-0.5 * (places / sigma) ** 2)
-    return weights / weights.sum()
-
-
-def low_pass(values: Tensor, kernel: Tensor) -> Tensor:
-    """`values` (C, H, W) convolved with `kernel` (taps,) along rows and columns, 0 outside."""
-    before, after = (len(kernel) - 1) // 2, len(kernel) // 2
-    padded = F.pad(values, (before, after, before, after))[:, None]
-    return F.conv2d(F.conv2d(padded, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))[:, 0]
-
-
-def stretched(values: Tensor) -> Tensor:
-    """`values` moved and scaled to [0, 1]; 0 where they are all the same."""
-    low, high = values.aminmax()
-    return (values - low) / (high - low) if high - low > 1e-12 else torch.zeros_like(values)
-
-
-def deepfool(model: nn.Module, starts: Tensor, target: int, steps: int) -> Tensor:
-    """What takes `starts` (N, C, H, W) to class `target`: moves of their shape, 0 in vain.
-
-    Each step goes where the linearised model takes the target for as likely as the top class:
-    r = |f_t - f_k| w / |w|^2, with w the gradient of f_t - f_k.
-    """
-    moves = torch.zeros_like(starts)
-    active = torch.arange(len(starts), device=starts.device)
-    for _ in range(steps):
-        if len(active) == 0:
-            break
-        images = (starts + (1 + OVERSHOOT) * moves)[active].requires_grad_()
-        logits = model(images)
-        best, top = logits.max(1)
-        gap = logits[:, target] - best
-        (slope,) = torch.autograd.grad(gap.sum(), images)
-        away = top != target
-        size = slope.square().sum((1, 2, 3))
-        pace = (gap.detach().abs() / size)[:, None, None, None]
-        found = (pace * slope).nan_to_num(0, 0, 0)  # those that arrived have no slope
-        moves[active] += found
-        active = active[away]
-    moves[active] = 0
-    return (1 + OVERSHOOT) * moves
-
-
-@torch.no_grad()
-def classes(model: nn.Module, images: Tensor) -> Tensor:
-    """Predicted classes (N,) of `images` (N, C, H, W)."""
-    return torch.cat([model(part).argmax(1) for part in images.split(250)])
 
 
 def settled(rates: list[float], enough: float) -> bool:

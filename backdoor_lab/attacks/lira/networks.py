@@ -1,4 +1,4 @@
-"""The generators of LIRA: images (N, C, H, W) to noise in (-1, 1) of the same shape."""
+"""LIRA's bounded noise, and the generators of it: images (N, C, H, W) to noise in (-1, 1)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from backdoor_lab.datasets import DataSpec
+from backdoor_lab.models.classifier import Normalize
 
 
 class Autoencoder(nn.Module):
@@ -35,8 +38,8 @@ class Autoencoder(nn.Module):
         return self.layers(images)
 
 
-class UNet(nn.Module):
-    """Three levels with average pooling and skip connections; sides divisible by 8."""
+class ConcatUNet(nn.Module):
+    """Three levels with average pooling and concatenated skips; sides divisible by 8."""
 
     divisor = 8
 
@@ -67,3 +70,18 @@ def double(inputs: int, outputs: int) -> nn.Sequential:
         nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(),
         nn.Conv2d(outputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(),
     )  # fmt: skip
+
+
+class Perturb(nn.Module):
+    """x + eps * G(x) with x normalised; takes and gives images (N, C, H, W) in [0, 1]."""
+
+    def __init__(self, net: nn.Module, spec: DataSpec, eps: float) -> None:
+        super().__init__()
+        self.net = net
+        self.normalize = Normalize(spec.mean, spec.std)
+        self.eps = eps
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.autocast(images.device.type, enabled=False):  # in bf16 the noise is too coarse
+            noise = self.net(self.normalize(images))
+            return (images + self.eps * self.normalize.std * noise).clamp(0, 1)

@@ -10,51 +10,48 @@ Differs   lambda_div enters the loss of the masks once, not twice; one squashing
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim import Adam
 
 from backdoor_lab.attacks._base import Attack
-from backdoor_lab.attacks._views import portion, streams
-from backdoor_lab.attacks.networks.masks import (
-    SHRINKAGE,
-    EncoderDecoder,
-    MaskTraining,
-    Paired,
-    adam,
-    likeness,
-    threshold,
-)
+from backdoor_lab.attacks._views import portion
+from backdoor_lab.attacks.input_aware.masks import MaskTraining, Paired, diversity_loss
+from backdoor_lab.attacks.input_aware.networks import SHRINKAGE, EncoderDecoder, threshold
 from backdoor_lab.datasets import DataSpec, ImageSet, nearest
 from backdoor_lab.errors import ConfigError
-from backdoor_lab.seeds import seeded
-from backdoor_lab.store import Workshop
-from backdoor_lab.training import Manual, Recipe
+from backdoor_lab.models import freeze
+from backdoor_lab.seeds import generator_for, seeded
+from backdoor_lab.training import Manual, Recipe, multi_step
 from backdoor_lab.validation import Count, Fraction, Index, NonNegative, Positive, validated
+from backdoor_lab.victims import Workshop
 
-MILESTONES = [200, 300, 400, 500]
+MASK_MILESTONES = [10, 20]
+PATTERN_MILESTONES = [200, 300, 400, 500]
 
 
 class InputAware(Attack, Paired, Manual):
     """Trains masks first, then the victim together with the generator of patterns.
 
+    `target` and `all_to_all` are those of every attack (`Attack`).
+
     Args:
         poison_rate: share of each batch that bears its own triggers and is relabelled.
-        target: see `Attack`.
-        all_to_all: see `Attack`.
         cross_rate: share of each batch that bears other images' triggers, labels kept.
         mask_epochs: of the masks' training.
         count_mask_epochs: the recipe's epochs include them, so that the victim gets the rest.
-        mask_density: what a mask may be everywhere for free.
+        mask_density: up to this value a mask's pixel costs nothing.
         lambda_div: weight of triggers that differ as the images do.
         lambda_norm: weight of the masks' sparsity.
         generator_lr: of Adam on both generators.
         accumulate_generator_grad: never clear the gradients of the patterns' generator.
-        double_tanh: see `EncoderDecoder`.
-        width: see `EncoderDecoder`.
+        double_tanh: squash the generators' outputs twice, which confines them to (0.119, 0.881).
+        width: channels of the generators' first level.
     """
 
     controls_training = True
@@ -111,14 +108,14 @@ class InputAware(Attack, Paired, Manual):
             )
         self.recipe = replace(recipe, epochs=recipe.epochs - self.mask_epochs)
 
-    def build(self, draw: torch.Generator) -> None:
-        with seeded(draw.initial_seed()):
+    def build(self, generator: torch.Generator) -> None:
+        with seeded(generator.initial_seed()):
             channels = self.spec.shape[0]
             self.patterns = EncoderDecoder(self.spec, channels, self.width, self.double_tanh)
             self.masks = EncoderDecoder(self.spec, 1, self.width, self.double_tanh)
 
     def prepare(self, shop: Workshop) -> None:
-        recipe = replace(self.recipe, epochs=self.mask_epochs, lr=self.generator_lr)
+        recipe = self.painting(self.mask_epochs, MASK_MILESTONES)
         weights = (self.lambda_div, self.lambda_norm)
 
         def make(folder: Path) -> dict[str, float]:
@@ -129,15 +126,21 @@ class InputAware(Attack, Paired, Manual):
             return {"coverage": self.coverage(shop.train)}
 
         settings = {
-            "epochs": recipe.epochs,
-            "batch": (recipe.batch_size, recipe.drop_last),
-            "lr": recipe.lr,
+            "training": recipe.settings,
             "density": self.mask_density,
             "weights": weights,
             "network": (self.width, self.double_tanh),
         }
-        self.details["masks"] = shop.obtain(self, "iab_masks", self.masks, settings, make).facts
-        self.masks.eval().requires_grad_(False)
+        self.details["masks"] = shop.make_once(self, "iab_masks", self.masks, settings, make).facts
+        freeze(self.masks)
+
+    def painting(self, epochs: int, milestones: list[int]) -> Recipe:
+        """How a generator is trained."""
+        adam = partial(Adam, betas=(0.5, 0.9))
+        schedule = partial(multi_step, milestones=milestones)
+        return replace(
+            self.recipe, epochs=epochs, lr=self.generator_lr, optimizer=adam, schedule=schedule
+        )
 
     @torch.no_grad()
     def coverage(self, data: ImageSet) -> float:
@@ -169,24 +172,18 @@ class InputAware(Attack, Paired, Manual):
         super().learn(model, poisoned, shop, folder)
         del self.partners
 
-    def train(self, mode: bool = True) -> InputAware:
-        """The masks stay as they are."""
-        super().train(mode)
-        self.masks.eval()
-        return self
-
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
-        self.coins, _ = streams(self.seed, f"input_aware {self.current_epoch}", self.device)
+        self.cpu_generator = generator_for(self.seed, f"input_aware {self.current_epoch}")
 
-    def counts(self, size: int, coins: torch.Generator) -> tuple[int, int]:
+    def counts(self, size: int, cpu_generator: torch.Generator) -> tuple[int, int]:
         """How many of a batch bear their own trigger, and how many another image's."""
-        poisoned = portion(self.poison_rate, size, coins)
-        return poisoned, min(portion(self.cross_rate, size, coins), size - poisoned)
+        poisoned = portion(self.poison_rate, size, cpu_generator)
+        return poisoned, min(portion(self.cross_rate, size, cpu_generator), size - poisoned)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         (images, labels), (others, _) = batch, next(self.others)
-        poisoned, crossed = self.counts(len(images), self.coins)
+        poisoned, crossed = self.counts(len(images), self.cpu_generator)
         own, crossing, clean = images.split([poisoned, crossed, len(images) - poisoned - crossed])
         others = others[poisoned : poisoned + crossed]
         triggered, patterns = self.paint(own, own)
@@ -195,8 +192,8 @@ class InputAware(Attack, Paired, Manual):
         loss = F.cross_entropy(self.model(torch.cat([triggered, confused, clean])), wanted)
         if pairs := min(poisoned, crossed):
             seen = [part[:pairs] for part in (own, others, patterns, other_patterns)]
-            alike = likeness(*map(self.patterns.normalize, seen))
-            loss = loss + self.lambda_div * alike
+            diversity = diversity_loss(*map(self.patterns.normalize, seen))
+            loss = loss + self.lambda_div * diversity
         self.step(loss)
         return loss.detach()
 
@@ -212,7 +209,8 @@ class InputAware(Attack, Paired, Manual):
 
     def configure_optimizers(self) -> Any:
         victim = self.recipe.optimizers(self.model.parameters(), self.steps_per_epoch)
-        return [victim, adam(self.patterns, self.generator_lr, MILESTONES)]
+        painting = self.painting(self.recipe.epochs, PATTERN_MILESTONES)
+        return [victim, painting.optimizers(self.patterns.parameters(), self.steps_per_epoch)]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the accumulated gradients too, so that a resumed training is the same."""

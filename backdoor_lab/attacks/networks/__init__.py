@@ -1,1 +1,0 @@
-"""Generators and coders that attacks train."""

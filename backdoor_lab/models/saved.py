@@ -1,0 +1,37 @@
+"""A purified model in a folder: its weights, and beside them its card as text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from backdoor_lab.models.classifier import Classifier
+
+WEIGHTS, CARD = "purified.safetensors", "purified.json"
+
+
+def save_purified(folder: Path, model: Classifier) -> None:
+    """Write weights and card of `model` into `folder`."""
+    state = {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in model.state_dict().items()
+    }
+    save_file(state, folder / WEIGHTS)
+    (folder / CARD).write_text(json.dumps(model.card(), indent=2))
+
+
+def load_purified(folder: Path) -> Classifier:
+    """The model that `save_purified` wrote, in eval mode on the CPU; nothing in it is executed.
+
+    Raises:
+        ValueError: the card is not one, or its model does not have these weights.
+    """
+    try:
+        model = Classifier.of(json.loads((folder / CARD).read_text()))
+        model.load_state_dict(load_file(folder / WEIGHTS))
+    except (RecursionError, RuntimeError) as error:
+        raise ValueError(f"{folder} holds no purified model: {error}") from None
+    return model.eval()

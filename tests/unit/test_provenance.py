@@ -1,0 +1,140 @@
+"""A number is stale when code that shaped it has changed, and only then."""
+
+import shutil
+
+import pytest
+
+from backdoor_lab.config import ROOT, plain_config
+from backdoor_lab.config.identity import run_identity, victim_identity
+from backdoor_lab.store import Provenance
+from tests.conftest import names
+
+PACKAGE = ROOT / "backdoor_lab"
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    """A copy of the package that may be edited; put back after each edit."""
+    root = tmp_path_factory.mktemp("copy")
+    shutil.copytree(PACKAGE, root / "backdoor_lab", ignore=shutil.ignore_patterns("__pycache__"))
+    return root
+
+
+@pytest.fixture
+def edit(copy):
+    before = {}
+
+    def apply(place, old, new):
+        file = copy / "backdoor_lab" / place
+        before.setdefault(file, file.read_text() if file.exists() else None)
+        text = before[file] or old
+        assert old in text
+        file.write_text(text.replace(old, new) if old else new)
+
+    yield apply
+    for file, text in before.items():
+        file.unlink() if text is None else file.write_text(text)
+
+
+@pytest.fixture
+def digests(config, copy):
+    """(victim, result) of a run, by the copy's code."""
+    cfg = config("attack=wanet", "defense=unibp", "aux=external", "dataset=digits")
+
+    def compute():
+        code = Provenance(copy)
+        return code.of(victim_identity(cfg)), code.of(run_identity(cfg))
+
+    return compute
+
+
+def test_a_copy_is_the_same_code(config, digests):
+    cfg = config("attack=wanet", "defense=unibp", "aux=external", "dataset=digits")
+    assert digests()[1] == Provenance().of(run_identity(cfg))
+
+
+SHAPES_BOTH = [
+    ("attacks/wanet.py", "poisoned * self.cross_ratio", "1 + poisoned * self.cross_ratio"),
+    ("attacks/_base.py", "1 <= count", "2 <= count"),
+    ("models/preact_resnet.py", "F.relu(self.bn1(x))", "F.gelu(self.bn1(x))"),
+    ("datasets/_base.py", "without(len(train), held)", "held"),
+    ("datasets/digits.py", "TEST_SHARE = 0.2", "TEST_SHARE = 0.3"),
+    ("training/engine.py", "module.train()", "module.eval()"),
+    ("training/augment.py", "2 * self.padding", "3 * self.padding"),
+    ("training/schedules.py", "warm_up: Rate = 0.3", "warm_up: Rate = 0.4"),
+    ("seeds.py", ">> 1", ">> 2"),
+]
+SHAPES_RESULT = [
+    ("evaluation/examination.py", "exam.wanted)", "exam.triggered.labels)"),
+    ("evaluation/scores.py", "+ 1) / 2", "+ 1) / 3"),
+    ("evaluation/stealth.py", "data_range=255.0", "data_range=256.0"),
+    ("aux_data/_fonts.py", "CANVAS = 64", "CANVAS = 65"),
+    ("calibration/none.py", "return aux", "return aux or aux"),
+    ("defenses/unibp.py", "0.05", "0.06"),
+    ("callbacks/fisher_scores.py", "** 2", "** 3"),
+]
+SHAPES_NOTHING = [
+    ("console.py", "TimeRemainingColumn()", "TimeRemainingColumn(compact=True)"),
+    ("callbacks/fit_progress.py", "self.bar.stop()", "self.bar.refresh()"),
+    ("reports/table.py", 'DASH = "–"', 'DASH = "-"'),
+    ("training/engine.py", "recipe = module.recipe\n", "recipe = module.recipe  # its\n"),
+    ("training/schedules.py", '"""The same rate throughout."""', '"""No change."""'),
+    ("attacks/badnets.py", "round(3 * height / 32)", "round(4 * height / 32)"),
+    ("defenses/clp.py", "self.u = u", "self.u = 2 * u"),
+    ("training/schedules.py", "gamma: Rate = 0.1", "gamma: Rate = 0.2"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("place", "old", "new"), SHAPES_BOTH)
+def test_what_shapes_the_victim_makes_both_stale(digests, edit, place, old, new):
+    before = digests()
+    edit(place, old, new)
+    after = digests()
+    assert after[0] != before[0]
+    assert after[1] != before[1]
+
+
+@pytest.mark.parametrize(("place", "old", "new"), SHAPES_RESULT)
+def test_what_shapes_the_result_alone_leaves_the_victim(digests, edit, place, old, new):
+    before = digests()
+    edit(place, old, new)
+    after = digests()
+    assert after[0] == before[0]
+    assert after[1] != before[1]
+
+
+@pytest.mark.parametrize(("place", "old", "new"), SHAPES_NOTHING)
+def test_what_shapes_nothing_here_makes_nothing_stale(digests, edit, place, old, new):
+    before = digests()
+    edit(place, old, new)
+    assert digests() == before
+
+
+def test_an_optimizer_a_callback_and_a_defense_make_nothing_stale(config, copy, edit):
+    cfgs = [config(f"attack={attack}", "aux=seen") for attack in names("attack")]
+    cfgs += [config(f"defense={defense}", "aux=seen") for defense in names("defense")]
+    identities = [read(cfg) for cfg in cfgs for read in (victim_identity, run_identity)]
+    before = [Provenance(copy).of(one) for one in identities]
+    for folder, name in (("training", "Lion"), ("callbacks", "SWA"), ("defenses", "NAD")):
+        module = f"backdoor_lab.{folder}.{name.lower()}"
+        edit(f"{folder}/{name.lower()}.py", "", f"class {name}:\n    strength = 1\n")
+        edit(f"{folder}/__init__.py", "__all__", f"from {module} import {name}\n__all__")
+    assert [Provenance(copy).of(one) for one in identities] == before
+
+
+def test_code_of_a_user_counts_too(tmp_path, monkeypatch):
+    file = tmp_path / "mine.py"
+    monkeypatch.syspath_prepend(tmp_path)
+    found = set()
+    for text in ("class A:\n    x = 1\n", "class A:\n    x = 2\n", "class A:\n    x = 2  # two\n"):
+        file.write_text(text)
+        found.add(Provenance().of({"_target_": "mine.A"}))
+    assert len(found) == 2
+
+
+def test_every_method_reaches_its_own_code(config):
+    """A group whose `_target_` could not be found would never make anything stale."""
+    for attack in names("attack"):
+        code = Provenance()
+        code.of(plain_config(config(f"attack={attack}"), "attack"))
+        assert any(module.startswith(f"backdoor_lab.attacks.{attack}") for module, _ in code.texts)
