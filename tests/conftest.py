@@ -102,7 +102,9 @@ def step(monkeypatch):
             return logits.sum()
 
         object.__setattr__(attack, "model", model)
-        attack.coins, attack.dice = (torch.Generator().manual_seed(seed) for seed in (1, 2))
+        attack.cpu_generator, attack.generator = (
+            torch.Generator().manual_seed(seed) for seed in (1, 2)
+        )
         monkeypatch.setattr("torch.nn.functional.cross_entropy", loss)
         attack.training_step((images, labels), 0)
         return seen["views"], seen["wanted"]

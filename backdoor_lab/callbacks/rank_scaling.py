@@ -12,9 +12,9 @@ from backdoor_lab.models.rank_scaling import Factors, convolutions, scale_rank_c
 
 
 class RankScaling(Callback):
-    """Scales `pl_module.model` in place with the last batch of an epoch.
+    """Scales `pl_module.model` in place after the last batch of an epoch.
 
-    Then, and not at the epoch's end, so that what is saved is what is measured.
+    The epoch's end would be too late: what is measured there is to be what is saved.
 
     Args:
         tau: normalised singular value above which a component shrinks.

@@ -7,9 +7,10 @@ import pytest
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-from backdoor_lab.configuration import CONF, catalogue
+from backdoor_lab.config import CONF, catalogue, plain_config
+from backdoor_lab.config.checks import values_read
 from backdoor_lab.errors import ConfigError
-from backdoor_lab.parts import Parts
+from backdoor_lab.run.parts import Parts
 from tests.conftest import names
 
 GROUPS = {"aux_data": "aux"} | {
@@ -26,9 +27,14 @@ def test_every_name_composes(config, group, name):
     assert OmegaConf.to_container(cfg, resolve=True)["seed"] == 0
 
 
-@pytest.mark.parametrize("attack", names("attack"))
-@pytest.mark.parametrize("dataset", names("dataset"))
-def test_attacks_compose_with_every_dataset(config, attack, dataset):
+PAIRS = [
+    *((name, "cifar10") for name in names("attack")),
+    *(("wanet", name) for name in names("dataset")),
+]
+
+
+@pytest.mark.parametrize(("attack", "dataset"), PAIRS)
+def test_attacks_compose_with_data_sets(config, attack, dataset):
     cfg = config(f"attack={attack}", f"dataset={dataset}")
     assert f".attacks.{attack}." in OmegaConf.to_container(cfg.attack, resolve=True)["_target_"]
 
@@ -37,7 +43,7 @@ def test_attacks_compose_with_every_dataset(config, attack, dataset):
 def test_keys_are_the_parameters_of_the_target(config, group, name):
     if group in ("protocol", "experiment"):
         pytest.skip("holds values for others, builds nothing")
-    node = OmegaConf.to_container(config(f"{group}={name}")[group], resolve=True)
+    node = plain_config(config(f"{group}={name}"), group)
     target = get_class(node.pop("_target_"))
     parameters = inspect.signature(target).parameters
     accepted = set(parameters)
@@ -47,12 +53,10 @@ def test_keys_are_the_parameters_of_the_target(config, group, name):
 
 
 def test_every_value_for_a_method_is_read():
-    texts = {file: file.read_text() for file in CONF.rglob("*.yaml")}
-    read = set(re.findall(r"value_for:([\w.]+),", " ".join(texts.values())))
-    for file in texts:
+    for file in CONF.rglob("*.yaml"):
         held = OmegaConf.to_container(OmegaConf.load(file)).get("values_for") or {}
         given = {f"{method}.{key}" for method, values in held.items() for key in values}
-        assert given <= read, f"{file.name}: nothing reads {given - read}"
+        assert given <= values_read(), f"{file.name}: nothing reads {given - values_read()}"
 
 
 def test_help_lists_every_name():
@@ -78,7 +82,13 @@ BAD = {
     "aux.labelled=false": "aux.labelled",
     "model.architecture=resnet19": "model.architecture",
     "trainer.accelerator=abacus": "trainer.accelerator",
+    "trainer.devices=[0,1]": "trainer.devices",
+    "+trainer.callbacks.x._target_=torch.nn.ReLU": "trainer.callbacks",
     "dataset=imagefolder": "dataset.root",
+    "+sed=1": "sed is no key",
+    "+values_for.badnets.rsize=1": "values_for.badnets.rsize",
+    "+values_for.typo.x=1": "values_for.typo.x",
+    "task=export": "export=null",
 }
 
 
@@ -88,6 +98,34 @@ def test_bad_values_stop_before_anything_starts(config, override):
         Parts.of(config(override))
     assert BAD[override] in str(refusal.value)
     assert len(str(refusal.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("chosen", "sentence"),
+    [
+        (["export=poisoned", "task=purify"], "export"),
+        (["export=poisoned", "attack=none"], "no triggered images"),
+        (["defense=clp", "defense@then=ft", "aux=none"], "aux=none"),
+    ],
+)
+def test_choices_that_make_no_sense_together_are_refused(config, chosen, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        Parts.of(config(*chosen))
+
+
+def test_an_export_brings_its_task(config):
+    assert config("export=poisoned").task["_target_"].endswith("Export")
+
+
+def test_two_defenses_are_a_chain(config):
+    parts = Parts.of(config("defense=clp", "defense@then=ft", "aux=seen"))
+    assert [type(link).__name__ for link in parts.defense.links] == ["CLP", "FT"]
+
+
+def test_facts_are_no_parameters(config):
+    cfg = config("attack=adaptive", "attack@attack.inner=wanet")
+    assert cfg.attack.inner.facts.trained_by == "attacker"
+    assert "facts" not in plain_config(cfg, "attack")["inner"]
 
 
 def test_unknown_keys_are_refused(config):

@@ -16,7 +16,12 @@ from torch.optim.lr_scheduler import (
 from tests.conftest import names
 
 HUNDREDS = [100, 200, 300, 400]
-BB = {"recipe.lr": 0.01, "recipe.batch_size": 128, "dataset.reserved": 0, "recipe.momentum": 0.9}
+BB = {
+    "recipe.lr": 0.01,
+    "recipe.batch_size": 128,
+    "dataset.reserved": 0,
+    "recipe.optimizer.momentum": 0.9,
+}
 PREACT = {"model.architecture": "preact_resnet18", "model.options.width": 64}
 RESNET = {"model.architecture": "resnet18", "model.small_stem": True}
 WHOLE = {"recipe.drop_last": False}
@@ -41,7 +46,7 @@ def class_images(**values):
 # protocol, data set, attack, the schedule that is built, values by key
 TABLE = [
     ("bb", "cifar10", "badnets", ("cosine", 100),
-     BB | PREACT | DROPPED | {"recipe.epochs": 100, "recipe.weight_decay": 5e-4}
+     BB | PREACT | DROPPED | {"recipe.epochs": 100, "recipe.optimizer.weight_decay": 5e-4}
      | all_images(target=0, pattern="square", resize="bilinear")),
     ("bb", "cifar10", "blended", ("cosine", 100), BB | DROPPED | all_images(alpha=0.2)),
     ("bb", "cifar10", "sig", ("cosine", 100), BB | DROPPED | all_images(delta=40, frequency=6)),

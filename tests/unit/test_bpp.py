@@ -15,6 +15,7 @@ def attached(spec):
     def build(**options):
         attack = Bpp(**{"poison_rate": 0.1, "target": 0, "rotation_probability": 0} | options)
         attack.attach(spec, Recipe(epochs=1, batch_size=128, lr=0.1), seed=0)
+        attack.on_train_epoch_start()
         return attack
 
     return build
@@ -68,19 +69,19 @@ def test_dithering_is_that_of_the_textbook(height, width):
 
 
 def test_counts(attached):
-    coins = torch.Generator().manual_seed(0)
-    assert attached().counts(128, coins) == (12, 12)
-    assert attached(poison_rate=0.2, negative_rate=0.2).counts(80, coins) == (16, 16)
-    assert attached(poison_rate=0.8, negative_rate=0.8).counts(10, coins) == (8, 2)
-    assert attached(negative_rate=0).counts(128, coins) == (12, 0)
+    cpu_generator = torch.Generator().manual_seed(0)
+    assert attached().counts(128, cpu_generator) == (12, 12)
+    assert attached(poison_rate=0.2, negative_rate=0.2).counts(80, cpu_generator) == (16, 16)
+    assert attached(poison_rate=0.8, negative_rate=0.8).counts(10, cpu_generator) == (8, 2)
+    assert attached(negative_rate=0).counts(128, cpu_generator) == (12, 0)
 
 
 def test_small_rates_act_on_some_batches_each_by_a_coin_of_its_own(attached):
-    coins = torch.Generator().manual_seed(0)
+    cpu_generator = torch.Generator().manual_seed(0)
     attack = attached(poison_rate=0.005, negative_rate=0.005)
-    drawn = [attack.counts(128, coins) for _ in range(300)]
+    drawn = [attack.counts(128, cpu_generator) for _ in range(300)]
     assert set(drawn) == {(0, 0), (0, 1), (1, 0), (1, 1)}
-    assert attached(poison_rate=1, negative_rate=0.005).counts(128, coins) == (128, 0)
+    assert attached(poison_rate=1, negative_rate=0.005).counts(128, cpu_generator) == (128, 0)
 
 
 def test_negatives_bear_the_residue_of_the_next_image(attached):

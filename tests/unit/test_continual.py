@@ -6,16 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from backdoor_lab.attacks._continual import (
-    anchored,
-    by_an_anchor,
-    climbed,
-    elastic,
-    elastically,
+from backdoor_lab.attacks.sbl.continual import (
+    anchor_penalty,
+    elastic_distance,
+    elastic_penalty,
     fisher,
-    frozen_statistics,
-    naively,
+    no_penalty,
+    softmax_distance,
 )
+from backdoor_lab.training.sam import climbed, frozen_statistics
 
 
 def batch(count=6):
@@ -80,7 +79,7 @@ def test_fisher_is_that_of_single_images_in_eval_mode(tiny):
 
 def test_ewc_is_nothing_at_home_and_a_parabola_around_it(tiny):
     images, labels = batch()
-    penalty = elastically(tiny, [(images, labels)], divisor=12)
+    penalty = elastic_penalty(tiny, [(images, labels)], divisor=12)
     home = penalty(images, tiny(images))
     home.backward()
     assert home == 0
@@ -96,18 +95,20 @@ def test_elastic_has_no_factor_one_half():
     model = nn.Linear(1, 1, bias=False)
     with torch.no_grad():
         model.weight.fill_(3.0)
-    value = elastic(model, {"weight": torch.tensor([[2.0]])}, {"weight": torch.tensor([[1.0]])})
+    value = elastic_distance(
+        model, {"weight": torch.tensor([[2.0]])}, {"weight": torch.tensor([[1.0]])}
+    )
     assert value == 8
 
 
 def test_anchoring(tiny):
     there, here = torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, math.log(3)]])
-    assert anchored(here, there).item() == pytest.approx(2 * 0.25**2)
+    assert softmax_distance(here, there).item() == pytest.approx(2 * 0.25**2)
     images, _ = batch()
     tiny.eval()
-    penalty = by_an_anchor(tiny, [], 1)
+    penalty = anchor_penalty(tiny, [], 1)
     assert penalty(images, tiny(images)) == 0
     with torch.no_grad():
         tiny.head.bias[0] += 1
     assert penalty(images, tiny(images)) > 0.01
-    assert naively(tiny, [], 1)(images, tiny(images)) == 0
+    assert no_penalty(tiny, [], 1)(images, tiny(images)) == 0

@@ -4,16 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from backdoor_lab.attacks.lf import (
-    LF,
-    OVERSHOOT,
-    classes,
-    deepfool,
-    gaussian,
-    low_pass,
-    settled,
-    stretched,
-)
+from backdoor_lab.attacks.lf import LF
+from backdoor_lab.attacks.lf.deepfool import OVERSHOOT, classes, deepfool
+from backdoor_lab.attacks.lf.lf import settled
+from backdoor_lab.attacks.lf.smoothing import gaussian, gaussian_low_pass, stretched
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.training import Recipe
 
@@ -30,7 +24,7 @@ def linear(spec, seed=0):
     return nn.Sequential(nn.Flatten(), nn.Linear(size, spec.num_classes)).requires_grad_(False)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def crafted(spec, images):
     attack = attached(spec, images=30)
     values, facts = attack.craft(linear(spec), images.images.float() / 255)
@@ -55,7 +49,7 @@ def test_gaussian_golden_numbers():
 
 def test_low_pass_golden_numbers():
     kernel = gaussian(30, 6)
-    row = low_pass(torch.ones(1, 90, 32), kernel)[0, 45]
+    row = gaussian_low_pass(torch.ones(1, 90, 32), kernel)[0, 45]
     assert row[[0, -2, -1]].tolist() == pytest.approx([0.567, 0.567, 0.5], abs=5e-4)
     assert (row - 1 < -1e-5).sum() == 29
     assert row[14:17].tolist() == pytest.approx([1, 1, 1], abs=1e-5)
@@ -64,7 +58,7 @@ def test_low_pass_golden_numbers():
 def test_low_pass_keeps_channels_apart():
     values = torch.zeros(3, 32, 32)
     values[1] = 1
-    smooth = low_pass(values, gaussian(30, 6))
+    smooth = gaussian_low_pass(values, gaussian(30, 6))
     assert not smooth[[0, 2]].any()
     assert torch.allclose(smooth[1], smooth[1].T)
 

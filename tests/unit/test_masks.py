@@ -4,14 +4,8 @@ import pytest
 import torch
 
 from backdoor_lab.attacks.input_aware import InputAware
-from backdoor_lab.attacks.networks.masks import (
-    EncoderDecoder,
-    MaskTraining,
-    distance,
-    likeness,
-    squash,
-    threshold,
-)
+from backdoor_lab.attacks.input_aware.masks import MaskTraining, distance, diversity_loss
+from backdoor_lab.attacks.input_aware.networks import EncoderDecoder, squash, threshold
 from backdoor_lab.training import CropFlip, Recipe
 
 
@@ -65,12 +59,12 @@ def test_distances():
     first, second = torch.zeros(2, 1, 2, 2), torch.ones(2, 1, 2, 2)
     second[1] = 3
     assert distance(first, second).tolist() == pytest.approx([1, 3])
-    assert likeness(first, second, first, 2 * second).item() == pytest.approx(0.5)
+    assert diversity_loss(first, second, first, 2 * second).item() == pytest.approx(0.5)
 
 
 def test_equal_pictures_have_a_finite_gradient():
     made = torch.rand(2, 1, 4, 4, requires_grad=True)
-    likeness(torch.zeros(2, 3, 4, 4), torch.ones(2, 3, 4, 4), made, made.detach()).backward()
+    diversity_loss(torch.zeros(2, 3, 4, 4), torch.ones(2, 3, 4, 4), made, made.detach()).backward()
     assert made.grad.isfinite().all()
 
 
@@ -90,7 +84,7 @@ def test_the_density_is_penalised_pixel_by_pixel(attack):
 
 def test_mask_diversity_is_taken_of_normalised_images(attack):
     loss, images, others, masks, other_masks = mask_loss(attack, (2, 0))
-    expected = 2 * likeness(images / 0.25, others / 0.25, masks, other_masks)
+    expected = 2 * diversity_loss(images / 0.25, others / 0.25, masks, other_masks)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
 
 

@@ -1,22 +1,22 @@
 """SBL: its split, sprinkled batches, two stages, and what it may wrap."""
 
 import math
+from copy import deepcopy
 
 import pytest
 import torch
 from torch import nn
 
-from backdoor_lab.attacks._continual import climbed
 from backdoor_lab.attacks.adaptive import Adaptive
 from backdoor_lab.attacks.badnets import BadNets
 from backdoor_lab.attacks.blended import Blended
 from backdoor_lab.attacks.input_aware import InputAware
-from backdoor_lab.attacks.sbl import SBL, FirstStage, unchanged
+from backdoor_lab.attacks.sbl import SBL
+from backdoor_lab.attacks.sbl.first_stage import FirstStage, unchanged
 from backdoor_lab.attacks.sig import SIG
 from backdoor_lab.datasets import DataSpec, ImageSet
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.training import Recipe
-from tests.tiny import Tiny
 
 SPEC = DataSpec("x", ("a", "b"), (3, 8, 8), (0.0,) * 3, (1.0,) * 3, 2, False)
 
@@ -96,17 +96,17 @@ def test_training_share_of_a_blended_picture_is_the_inner_attacks():
     assert torch.allclose(attack.trigger(images)[0], 0.9 * key)
 
 
-def test_nothing_is_poisoned_beforehand():
-    attack, train = attached(), some_images()
-    poisoned, chosen = attack.poison(train)
-    assert torch.equal(poisoned.images, train.images)
-    assert len(chosen) == 0
-
-
-def test_second_recipe_is_the_victims():
-    attack = attached(second_epochs=7)
-    assert (attack.recipe.epochs, attack.recipe.batch_size, attack.recipe.lr) == (7, 256, 0.001)
-    assert (attack.first.weight_decay, attack.recipe.weight_decay) == (0, 5e-4)
+def test_recipes_of_the_two_stages():
+    attack = attached(second_epochs=7, step_scheduler=True)
+    assert attack.first.settings == {
+        "epochs": 150, "batch_size": 128, "lr": 0.01, "schedule": "cosine", "drop_last": False,
+        "optimizer": "SAM(momentum=0.9, rho=0.05, weight_decay=0)",
+    }  # fmt: skip
+    assert attack.recipe.settings == {
+        "epochs": 7, "batch_size": 256, "lr": 0.001, "schedule": "cosine", "drop_last": False,
+        "optimizer": "SGD(momentum=0.9, nesterov=False, weight_decay=0.0005)",
+    }  # fmt: skip
+    assert attached().recipe.settings["schedule"] == "constant"
 
 
 def learn(shop, model, **options):
@@ -165,30 +165,63 @@ def test_options_train(small_shop, model, options):
     assert all(value.isfinite().all() for value in model.state_dict().values())
 
 
-def test_sharpness_aware_step_descends_from_home(engine, tiny):
-    """One step of plain SGD would take the gradient at w; this takes that at w + epsilon."""
-    attack = attached(first_epochs=1, first_lr=0.1, first_batch_size=60)
-    attack.augment = None
+def first_stage(attack, model, poisoning):
+    return FirstStage(model, attack.first, None, 0, poisoning)
+
+
+def gradient(model, images, labels):
+    loss = nn.functional.cross_entropy(model(images), labels)
+    return torch.autograd.grad(loss, list(model.parameters()))
+
+
+def test_a_step_of_the_first_stage_is_the_formula(engine, tiny):
+    """w - lr * g(w + rho * g(w) / |g(w)|), and one pass that moves the running statistics."""
+    attack = attached(first_epochs=1, first_lr=0.1, first_batch_size=60, radius=0.05)
     data = some_images()
     images, labels = data.images.float() / 255, data.labels
-    weights = [p.detach().clone() for p in tiny.parameters()]
-    statistics = Tiny()
-    statistics.load_state_dict(tiny.state_dict())
-    statistics.train()(images)  # one pass moves the running statistics, the second does not
+    trained = deepcopy(tiny)
+    home = [weight.detach().clone() for weight in tiny.parameters()]
+    slope = gradient(tiny.train(), images, labels)
+    statistics = {name: value.clone() for name, value in tiny.named_buffers()}
+    length = torch.cat([part.flatten() for part in slope]).norm() + 1e-12
+    with torch.no_grad():
+        for weight, part in zip(tiny.parameters(), slope, strict=True):
+            weight += 0.05 * part / length
+    want = [
+        weight - 0.1 * part
+        for weight, part in zip(home, gradient(tiny, images, labels), strict=True)
+    ]
+    engine.fit(first_stage(attack, trained, unchanged), data, "test")
+    assert trained.body[1].momentum == 0.1
+    for weight, expected in zip(trained.parameters(), want, strict=True):
+        assert torch.allclose(weight, expected, atol=1e-6)
+    for name in ("body.1.running_mean", "body.4.running_var"):
+        assert torch.allclose(trained.get_buffer(name), statistics[name], atol=1e-6)
 
-    loss = nn.functional.cross_entropy(tiny.train()(images), labels)
-    loss.backward()
-    with climbed(tiny.parameters(), attack.radius):
-        tiny.zero_grad()
-        nn.functional.cross_entropy(tiny(images), labels).backward()
-    want = [w - 0.1 * p.grad for w, p in zip(weights, tiny.parameters(), strict=True)]
 
-    torch.manual_seed(0)
-    trained = Tiny()
-    engine.fit(FirstStage(attack, trained, unchanged), data, "test")
-    for one, two in zip(trained.parameters(), want, strict=True):
-        assert torch.allclose(one, two, atol=1e-5)
-    assert torch.allclose(trained.body[1].running_mean, statistics.body[1].running_mean, atol=1e-6)
+def test_both_passes_of_a_step_see_the_same_poisoned_batch(engine, tiny):
+    attack = attached(BadNets(0.5, 0), first_epochs=2, first_batch_size=20)
+    made, passes = [], []
+
+    def poisoning(*batch):
+        made.append(attack.sprinkled(*batch))
+        return made[-1]
+
+    stage = first_stage(attack, tiny, poisoning)
+    step = stage.training_step
+
+    def training_step(batch, batch_idx):
+        passes.append(batch)
+        return step(batch, batch_idx)
+
+    stage.training_step = training_step
+    engine.fit(stage, some_images(), "test")
+    assert len(made) == 6  # two epochs of three batches
+    assert [id(images) for images, _ in passes] == [
+        id(images) for images, _ in made for _ in range(2)
+    ]
+    assert (made[0][0][..., -1, -1] == 1).all(1).any()
+    assert not torch.equal(made[0][1], made[3][1])  # each epoch draws anew
 
 
 def learnt():
@@ -227,19 +260,11 @@ def test_statistics_are_frozen_where_nothing_else_holds_them(tiny, options, froz
     assert tiny.body[1].momentum == 0.1
 
 
-@pytest.mark.parametrize("dat", [True, False])
-def test_positions_are_those_of_what_is_poisoned_once(small_shop, model, dat):
-    attack = SBL(BadNets(0.5, 0), clean_share=0.4, first_epochs=1, second_epochs=1, dat=dat)
-    attack.attach(small_shop.data.spec, small_shop.recipe, 0)
-    chosen = attack.train_victim(model, small_shop)
-    assert torch.equal(chosen, attack.choose(small_shop.train.labels))
-    assert len(chosen) == (0 if dat else 30)
-    assert attack.details.get("poisoned") == (None if dat else 30)
-
-
 def test_adaptive_around_it_returns_the_positions_too(small_shop, model):
     inner = SBL(BadNets(0.5, 0), clean_share=0.4, first_epochs=1, second_epochs=1, dat=False)
     attack = Adaptive(inner)
     attack.attach(small_shop.data.spec, small_shop.recipe, 0)
-    assert len(attack.train_victim(model, small_shop)) == 30
+    chosen = attack.train_victim(model, small_shop)
+    assert len(chosen) == 30
+    assert torch.equal(chosen, inner.choose(small_shop.train.labels))
     assert {"poisoned", "first_stage_asr", "scaled_components"} <= attack.details.keys()

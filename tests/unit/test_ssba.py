@@ -7,8 +7,16 @@ import pytest
 import torch
 from torch import nn
 
-from backdoor_lab.attacks.networks.steganography import Coder, Decoder, Encoder
-from backdoor_lab.attacks.ssba import SSBA, Coding, Schedule, accuracy, judge, random_codes, split
+from backdoor_lab.attacks.ssba import SSBA
+from backdoor_lab.attacks.ssba.coding import (
+    Coding,
+    Schedule,
+    accuracy,
+    judge,
+    random_codes,
+    split,
+)
+from backdoor_lab.attacks.ssba.steganography import Coder, Decoder, Encoder
 from backdoor_lab.datasets import DataSpec, ImageSet
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.training import Recipe
@@ -39,10 +47,11 @@ def trained():
     """An attack whose coder has learnt smooth images for a moment."""
     attack = attached(tiny())
     coder = attack.new_coder()
-    coding = Coding(coder, Schedule(0.9, 10, 20, 10), RECIPE, 0)
-    optimizer = coding.configure_optimizers()
+    coding = Coding(coder, Schedule(0.9, 10, 20, 10), attack.coding, 0)
+    optimizer = coding.configure_optimizers()["optimizer"]
+    assert isinstance(optimizer, torch.optim.Adam)
     images = smooth() / 255
-    coding.dice = torch.Generator().manual_seed(0)
+    coding.generator = torch.Generator().manual_seed(0)
     for _ in range(100):
         optimizer.zero_grad()
         coding.training_step((images[torch.randperm(64)[:16]], None), 0).backward()
@@ -108,7 +117,7 @@ def test_weight_of_the_image():
 
 def test_the_gate_opens_once_and_stays_open():
     coding = Coding(attached(tiny()).new_coder(), Schedule(0.9, 1, 1, 10), RECIPE, 0)
-    coding.dice = torch.Generator().manual_seed(0)
+    coding.generator = torch.Generator().manual_seed(0)
     batch = (torch.rand(64, 3, 32, 32), None)
     passes = []
     for bias in (-1e3, None, -1e3):  # guesses half of the bits; reads all; guesses again
@@ -126,14 +135,14 @@ def test_the_gate_opens_once_and_stays_open():
 def test_loss_before_the_gate_is_that_of_the_code_alone():
     coding = Coding(attached(tiny()).new_coder(), Schedule(1.0, 0, 1, 10), RECIPE, 0)
     images = torch.rand(16, 3, 32, 32)
-    coding.dice = torch.Generator().manual_seed(3)
+    coding.generator = torch.Generator().manual_seed(3)
     loss = coding.training_step((images, None), 0)
     codes = random_codes(16, 1, torch.Generator().manual_seed(3))
     encoded, logits = coding.model(images, codes)
     code_loss = nn.functional.binary_cross_entropy_with_logits(logits, codes)
     assert torch.allclose(loss, code_loss)
     coding.since.fill_(5)
-    coding.dice = torch.Generator().manual_seed(3)
+    coding.generator = torch.Generator().manual_seed(3)
     later = coding.training_step((images, None), 0)
     assert torch.allclose(later, code_loss + 10 * nn.functional.mse_loss(encoded, images))
 

@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from backdoor_lab.attacks import _views
-from backdoor_lab.attacks._views import Views, portion, rotate, streams
+from backdoor_lab.attacks._views import Views, generators, portion, rotate
 
 
-def draw(seed=0):
+def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
 def rand(*shape):
-    return torch.rand(*shape, generator=draw(99))
+    return torch.rand(*shape, generator=seeded(99))
 
 
 def within(count, share, draws):
@@ -27,40 +27,40 @@ def within(count, share, draws):
     [(0.1, 128, 12), (0.1, 80, 8), (0.1, 10, 1), (0.19, 10, 1), (1, 7, 7), (0, 128, 0)],
 )
 def test_a_rate_means_so_many_of_a_batch(rate, size, count):
-    coins = draw()
-    assert {portion(rate, size, coins) for _ in range(50)} == {count}
+    cpu_generator = seeded()
+    assert {portion(rate, size, cpu_generator) for _ in range(50)} == {count}
 
 
 @pytest.mark.parametrize(("rate", "size", "share"), [(0.005, 128, 0.64), (0.1, 9, 0.9)])
 def test_less_than_one_image_is_one_with_that_chance(rate, size, share):
-    coins = draw()
-    drawn = [portion(rate, size, coins) for _ in range(1000)]
+    cpu_generator = seeded()
+    drawn = [portion(rate, size, cpu_generator) for _ in range(1000)]
     assert set(drawn) == {0, 1}
     assert within(sum(drawn), share, 1000)
 
 
 def test_no_coin_is_tossed_for_a_whole_image():
-    coins = draw()
-    portion(0.1, 128, coins)
-    assert torch.equal(coins.get_state(), draw().get_state())
+    cpu_generator = seeded()
+    portion(0.1, 128, cpu_generator)
+    assert torch.equal(cpu_generator.get_state(), seeded().get_state())
 
 
 def test_streams_are_those_of_their_purpose():
     device = torch.device("cpu")
-    (coins, dice), (same, _), (other, _) = (
-        streams(0, "a", device), streams(0, "a", device), streams(0, "b", device)
+    (cpu_generator, generator), (same, _), (other, _) = (
+        generators(0, "a", device), generators(0, "a", device), generators(0, "b", device)
     )  # fmt: skip
-    first = torch.rand(4, generator=coins)
+    first = torch.rand(4, generator=cpu_generator)
     assert torch.equal(first, torch.rand(4, generator=same))
-    assert torch.equal(first, torch.rand(4, generator=dice))
+    assert torch.equal(first, torch.rand(4, generator=generator))
     assert not torch.equal(first, torch.rand(4, generator=other))
 
 
 def test_crop_and_rotation_have_a_coin_each_per_batch(monkeypatch):
     monkeypatch.setattr(_views, "rotate", lambda images, angles: images + 10)
     views = Views(20, 0.8, 10, 0.5, False)  # of 1681 crops, one changes nothing
-    images, coins, dice = torch.ones(1, 1, 5, 5), draw(1), draw(2)
-    made = [views(images, coins, dice) for _ in range(1000)]
+    images, cpu_generator, generator = torch.ones(1, 1, 5, 5), seeded(1), seeded(2)
+    made = [views(images, cpu_generator, generator) for _ in range(1000)]
     turned = [bool(view.max() >= 10) for view in made]
     cropped = [bool((view % 10 != 1).any()) for view in made]
     both = [one and other for one, other in zip(turned, cropped, strict=True)]
@@ -70,9 +70,12 @@ def test_crop_and_rotation_have_a_coin_each_per_batch(monkeypatch):
 
 
 def test_a_batch_is_cropped_as_a_whole_or_not_at_all():
-    views, coins, dice = Views(20, 0.5, 0, 0, False), draw(1), draw(2)
+    views, cpu_generator, generator = Views(20, 0.5, 0, 0, False), seeded(1), seeded(2)
     images = torch.ones(16, 1, 5, 5)
-    counts = {int((views(images, coins, dice) != 1).flatten(1).any(1).sum()) for _ in range(40)}
+    counts = {
+        int((views(images, cpu_generator, generator) != 1).flatten(1).any(1).sum())
+        for _ in range(40)
+    }
     assert 0 in counts
     assert counts - {0} <= {15, 16}
 
@@ -80,19 +83,19 @@ def test_a_batch_is_cropped_as_a_whole_or_not_at_all():
 @pytest.mark.parametrize("views", [Views(5, 1, 0, 0, False), Views(0, 0, 30, 1, False)])
 def test_each_image_has_a_crop_and_an_angle_of_its_own(views):
     images = rand(1, 3, 32, 32).expand(8, -1, -1, -1)
-    made = views(images, draw(1), draw(2))
+    made = views(images, seeded(1), seeded(2))
     assert len(made.flatten(1).unique(dim=0)) >= 6
 
 
 def test_without_coins_and_flip_nothing_changes():
     images = rand(8, 3, 9, 9)
-    assert torch.equal(Views(5, 0, 10, 0, False)(images, draw(1), draw(2)), images)
-    assert torch.equal(Views(5, 0, 0, 1, False)(images, draw(1), draw(2)), images)
+    assert torch.equal(Views(5, 0, 10, 0, False)(images, seeded(1), seeded(2)), images)
+    assert torch.equal(Views(5, 0, 0, 1, False)(images, seeded(1), seeded(2)), images)
 
 
 def test_crops_move_by_up_to_the_padding_and_uncover_black():
     images = torch.ones(500, 1, 8, 8)
-    made = Views(2, 1, 0, 0, False)(images, draw(1), draw(2))
+    made = Views(2, 1, 0, 0, False)(images, seeded(1), seeded(2))
     black = (made == 0).all(3).sum(2)
     assert black.min() == 0
     assert black.max() == 2
@@ -101,12 +104,12 @@ def test_crops_move_by_up_to_the_padding_and_uncover_black():
 
 def test_half_of_the_images_are_mirrored_where_the_data_set_flips():
     images = rand(1, 3, 6, 6).expand(1000, -1, -1, -1)
-    made = Views(5, 0, 0, 0, True)(images, draw(1), draw(2))
+    made = Views(5, 0, 0, 0, True)(images, seeded(1), seeded(2))
     mirrored = (made == images.flip(3)).flatten(1).all(1)
     kept = (made == images).flatten(1).all(1)
     assert (mirrored | kept).all()
     assert within(mirrored.sum().item(), 0.5, 1000)
-    assert torch.equal(Views(5, 0, 0, 0, False)(images, draw(1), draw(2)), images)
+    assert torch.equal(Views(5, 0, 0, 0, False)(images, seeded(1), seeded(2)), images)
 
 
 def bearing(images):
@@ -126,7 +129,7 @@ def dotted(count):
 
 
 def test_rotations_are_within_the_angle_to_both_sides():
-    made = Views(0, 0, 10, 1, False)(dotted(400), draw(1), draw(2))
+    made = Views(0, 0, 10, 1, False)(dotted(400), seeded(1), seeded(2))
     angles, distances = bearing(made)
     slack = math.degrees(1 / 30)  # a pixel at that distance
     assert (angles.abs() <= 10 + slack).all()
@@ -149,7 +152,7 @@ def test_no_turn_changes_nothing():
 
 def test_a_turn_makes_no_new_levels_but_black():
     levels = torch.tensor([0.2, 0.5, 0.9])
-    images = levels[torch.randint(0, 3, (4, 3, 32, 32), generator=draw())]
+    images = levels[torch.randint(0, 3, (4, 3, 32, 32), generator=seeded())]
     made = rotate(images, torch.tensor([0.1, -0.1, 0.7, 3.0]))
     assert set(made.unique().tolist()) == {0.0, *levels.tolist()}
 
