@@ -23,9 +23,9 @@ def refuse_unknown(cfg: DictConfig) -> None:
         ConfigError: names the key and what comes near it.
     """
     known = {"hydra"} | {field.name for field in fields(Schema)}
-    for key in cfg:
-        if str(key) not in known:
-            raise ConfigError(f"{key} is no key; allowed: {near(str(key), known)}")
+    for key in map(str, cfg):
+        if key not in known:
+            raise ConfigError(f"{key} is no key; allowed: {near(key, known)}")
     read = values_read() | set(READ.findall(OmegaConf.to_yaml(cfg)))
     for method, values in cfg.values_for.items():
         for key in values or {}:

@@ -71,7 +71,8 @@ def grid_table(records: Sequence[Record]) -> Table:
     """A row a run, `victim → purified` in percent; choices that all runs share are the title."""
     seen = {name: {choice(record, name) for record in records} for name in CHOICES}
     varying = [name for name, values in seen.items() if len(values) > 1]
-    common = [f"{name} {values.pop()}" for name, values in seen.items() if len(values) == 1]
+    shared = [name for name in CHOICES[1:] if len(seen[name]) == 1 and None not in seen[name]]
+    common = [f"{name} {seen[name].pop()}" for name in shared]
     count = f"{len(records)} run{'' if len(records) == 1 else 's'}"
     table = Table(title=", ".join([count, *common]), title_justify="left")
     for name in varying:

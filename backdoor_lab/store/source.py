@@ -98,12 +98,12 @@ def text_of(statement: ast.stmt) -> str:
 def find(module: str) -> Path | None:
     """The file of a module, without importing it; None for what is installed or not there."""
     path: list[str] | None = None
+    file = Path()
     for depth in range(1, module.count(".") + 2):
         spec = PathFinder.find_spec(".".join(module.split(".")[:depth]), path)
         if spec is None or spec.origin is None or spec.origin in ("built-in", "frozen"):
             return None
-        path = list(spec.submodule_search_locations or [])
-    file = Path(spec.origin)
+        path, file = list(spec.submodule_search_locations or []), Path(spec.origin)
     installed = any(str(file).startswith(f"{folder}/") for folder in INSTALLED)
     return None if installed or module.partition(".")[0] in sys.stdlib_module_names else file
 

@@ -46,7 +46,7 @@ class SAM(Optimizer):
         self.rho = rho
         self.second_pass: Callable[[], AbstractContextManager[None]] = nullcontext
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """A step of `base`; `closure` clears the gradients, and computes loss and gradients."""
         if closure is None:
             raise ValueError("SAM passes over a batch twice: step() needs a closure")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from backdoor_lab.configuration import ROOT
+from backdoor_lab.config import ROOT
 
 QUICK = ["recipe.epochs=1", "dataset.limit_train=200", "dataset.limit_test=100", "pictures=false"]
 
@@ -43,8 +43,9 @@ def test_one_run_leaves_a_result_and_pictures(outputs):
     text = lab(*arguments, *short, "logger=csv")
     assert "ACC %" in text
     (result,) = results(outputs / "one")
-    assert set(result["victim"]) == {"acc", "asr", "ra", "cross"}
-    assert set(result["purified"]) == {"acc", "asr", "ra", "cross", "der"}
+    assert set(result["victim"]) == set(result["purified"]) == {"acc", "asr", "ra", "cross", "der"}
+    assert result["victim"]["der"] is None
+    assert result["costs"]["victim"]["parameters"] == result["costs"]["purified"]["parameters"]
     assert 20 < result["trigger"]["psnr"] < 40
     assert result["details"]["attack"]["poisoned"] > 0
     assert 0 <= result["purified"]["der"] <= 1
@@ -57,6 +58,34 @@ def test_one_run_leaves_a_result_and_pictures(outputs):
     assert any(not torch.equal(before[name], after[name]) for name in before)
     again = lab(*arguments, *short, "logger=csv")
     assert "finished already" in again
+    made = (folder / "purified.safetensors").stat().st_mtime_ns
+    (folder / "scores.png").unlink()
+    lab(*arguments, *short, "logger=csv")
+    assert (folder / "scores.png").exists()
+    assert (folder / "purified.safetensors").stat().st_mtime_ns == made
+    (folder / "purified.safetensors").unlink()
+    lab(*arguments, *short, "logger=csv")
+    assert load_file(folder / "purified.safetensors").keys() == after.keys()
+
+
+def test_a_victim_is_a_task_of_its_own(outputs):
+    folder = outputs / "one"  # its victim is there already
+    text = lab(f"paths.outputs={folder}", "task=victim", "attack=badnets", *QUICK[:3])
+    assert "(cached)" in text
+    assert "purified" not in text
+    (record,) = (one for one in results(folder) if one["task"] == "victim")
+    assert record["purified"] is None
+
+
+def test_one_defense_after_another_and_the_trainer_s_own_options(outputs):
+    folder = outputs / "chain"
+    timer = "+trainer.callbacks.timer._target_=lightning.pytorch.callbacks.Timer"
+    dry = ["trainer.fast_dev_run=true", timer, "trainer.threads=1"]
+    text = lab(f"paths.outputs={folder}", "defense=clp", "defense@then=ft", *dry, *QUICK)
+    assert "clp → ft" in text
+    (record,) = results(folder)
+    assert record["chain"] == ["clp", "ft"]
+    assert set(record["details"]["defense"]) == {"clp", "ft"}
 
 
 def test_triggered_images_are_written_for_use_outside(outputs):
@@ -64,8 +93,8 @@ def test_triggered_images_are_written_for_use_outside(outputs):
     text = lab(
         f"paths.outputs={folder}", "attack=badnets", "export=poisoned", "aux=none", *QUICK[:3]
     )
-    assert "triggered images:" in text
-    (test,) = (folder / "exports").rglob("test.npz")
+    assert "export-poisoned" in text
+    (test,) = folder.rglob("test.npz")
     held = np.load(test)
     assert len(held["images"]) == len(held["label"]) == len(held["index"])
     assert (test.parent / "train.npz").exists()
@@ -77,7 +106,7 @@ def test_an_attack_around_another_is_named_after_both(outputs):
     chosen = ["attack=adaptive", "attack@attack.inner=blended", "defense=none", "aux=none"]
     lab(f"paths.outputs={folder}", *chosen, *QUICK)
     (result,) = results(folder)
-    assert result["attack"] == "adaptive-blended"
+    assert result["choices"]["attack"] == "adaptive-blended"
     assert len(result["details"]["attack"]["scaled_components"]) == 1
     text = lab(f"paths.outputs={folder}", *chosen, "attack.inner.alpha=2", *QUICK, expect=1)
     assert "attack.inner.alpha=2" in text
