@@ -1,8 +1,10 @@
-"""The smallest network that defenses of batch normalisation have a hold on."""
+"""The smallest network that defenses of batch normalisation have a hold on, and its images."""
 
+import torch
 from torch import nn
 
-from backdoor_lab.datasets import DataSpec
+from backdoor_lab.aux_data import AuxiliarySet
+from backdoor_lab.datasets import DataSpec, ImageSet
 
 SPEC = DataSpec("tiny", ("a", "b"), (3, 8, 8), (0.5,) * 3, (0.5,) * 3, 1, True)
 
@@ -20,3 +22,10 @@ class Tiny(nn.Module):
 
     def forward(self, images):
         return self.head(self.body(images).mean((2, 3)))
+
+
+def tiny_aux(count):
+    """A labelled auxiliary set of `count` random images (3, 8, 8) of two classes."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (count, 3, 8, 8), generator=generator, dtype=torch.uint8)
+    return AuxiliarySet("seen", ImageSet.of(images, torch.arange(count) % 2), True)

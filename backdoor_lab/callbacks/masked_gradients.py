@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 
 class MaskedGradients(Callback):
-    """Holds entries of parameters at the value they start with, weight decay notwithstanding.
+    """Holds entries of parameters at the value they start with, also under weight decay.
 
     Args:
         held: by parameter of the module's `model`, which entries are held (bool, its shape).

@@ -28,7 +28,7 @@ class Defense(Supervised):
     that it must make, it makes on a held-out part of that set.
 
     Attributes:
-        needs_images: whether it can do nothing without auxiliary images.
+        needs_images: whether it must have auxiliary images.
         needs_labels: whether these must be labelled.
         needs_batch_norm: whether it works on the model's batch normalisation.
         keeps_architecture: whether weights alone change; if not, `models.replace` makes the edits.

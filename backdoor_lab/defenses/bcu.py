@@ -9,7 +9,7 @@ Differs   layers are told by type and grouped by resolution, so that any archite
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from backdoor_lab.aux_data import AuxiliarySet
 from backdoor_lab.defenses._base import Defense
 from backdoor_lab.errors import ConfigError
-from backdoor_lab.models import frozen_copy, traced
+from backdoor_lab.models import frozen_copy
+from backdoor_lab.models.stages import stages
 from backdoor_lab.seeds import generator_for
 from backdoor_lab.training import Recipe, cosine, sgd
 from backdoor_lab.validation import Count, Fraction, NonNegative, Positive, Rate, validated
@@ -47,46 +48,6 @@ def reinitialised(
         old = state[name]
         mixed[name] = torch.where(keep.to(old.device), old, fresh[name].to(old.device))
     return mixed
-
-
-def stages(model: nn.Module, shape: tuple[int, int, int]) -> list[list[str]]:
-    """Names of conv and linear layers: [stem, body group 1, ..., body group K, head].
-
-    The head are the last layers with flat outputs. The body is grouped by resolution, a block (an
-    outermost module without the stem that is no plain sequence) counting at its output; of more
-    than four groups the earliest are merged.
-
-    Args:
-        model: read only.
-        shape: (C, H, W) of an image.
-    """
-    sizes: dict[str, torch.Size] = {}
-
-    def look(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
-        sizes[name] = getattr(output, "shape", torch.Size())
-
-    traced(model, shape, look)
-    names = [name for name in sizes if isinstance(model.get_submodule(name), nn.Conv2d | nn.Linear)]
-    stem, last = names[0], max(n for n, name in enumerate(names) if len(sizes[name]) > 2)
-    groups: dict[int, list[str]] = {}
-    for name in names[1 : last + 1]:
-        size = sizes[_block(model, name, stem, sizes)]
-        groups.setdefault(size[-1] if len(size) == 4 else 0, []).append(name)
-    body = [groups[side] for side in sorted(groups, reverse=True)]
-    while len(body) > 4:
-        body[:2] = [body[0] + body[1]]
-    return [[stem], *body, names[last + 1 :]]
-
-
-def _block(model: nn.Module, name: str, stem: str, sizes: dict[str, torch.Size]) -> str:
-    """The block around layer `name`, or the layer itself where it stands in no block."""
-    parts = name.split(".")
-    for depth in range(1, len(parts)):
-        outer = ".".join(parts[:depth])
-        plain = isinstance(model.get_submodule(outer), nn.Sequential)
-        if not plain and not stem.startswith(f"{outer}.") and len(sizes.get(outer, ())) == 4:
-            return outer
-    return name
 
 
 def scaled(profile: list[float], sizes: list[int], target: float) -> list[float]:

@@ -30,7 +30,8 @@ def harmless(options: dict[str, Any]) -> dict[str, Any]:
 
 
 Side = Annotated[int, Field(ge=1, le=4096)]
-Number = Annotated[int, Field(ge=-65_536, le=65_536)] | float
+Bounded = Field(ge=-65_536, le=65_536)
+Number = Annotated[int, Bounded] | Annotated[float, Bounded]
 Word = Annotated[str, Field(max_length=64)]
 Option = bool | Number | Word | None | list[bool | Number | Word | None]
 

@@ -5,21 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file, save_file
 
 from backdoor_lab.models.classifier import Classifier
+from backdoor_lab.tensors import plain
 
 WEIGHTS, CARD = "purified.safetensors", "purified.json"
 
 
 def save_purified(folder: Path, model: Classifier) -> None:
     """Write weights and card of `model` into `folder`."""
-    state = {
-        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, value in model.state_dict().items()
-    }
-    save_file(state, folder / WEIGHTS)
+    save_file(plain(model.state_dict()), folder / WEIGHTS)
     (folder / CARD).write_text(json.dumps(model.card(), indent=2))
 
 

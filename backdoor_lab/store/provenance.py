@@ -26,10 +26,10 @@ class Provenance:
     """Digests of code; files are parsed once.
 
     Args:
-        root: the folder that holds the package; None: where Python finds it.
+        root: the folder that holds the package.
     """
 
-    def __init__(self, root: Path | None = None) -> None:
+    def __init__(self, root: Path = Path(__file__).parents[2]) -> None:
         self.root = root
         self.sources: dict[str, Source | None] = {}
         self.texts: dict[Symbol, str] = {}
@@ -109,7 +109,7 @@ class Provenance:
         return self.sources[module]
 
     def _file(self, module: str) -> Path | None:
-        if self.root is None or not module.startswith(PACKAGE):
+        if module.partition(".")[0] != PACKAGE:
             return find(module)
         path = self.root.joinpath(*module.split("."))
         files = (path / "__init__.py", path.with_suffix(".py"))

@@ -11,6 +11,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 Symbol = tuple[str, str]  # module, name; an empty name is the module as a whole
+DEFINITION = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 INSTALLED = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
 
 
@@ -84,14 +85,8 @@ def text_of(statement: ast.stmt) -> str:
     """A statement without comments and docstrings, spelled in one way."""
     bare = ast.parse(ast.unparse(statement))
     for node in ast.walk(bare):
-        body = getattr(node, "body", None)
-        if (
-            isinstance(body, list)
-            and body
-            and _is_text(body[0])
-            and not isinstance(node, ast.Module)
-        ):
-            del body[0]
+        if isinstance(node, DEFINITION) and _is_text(node.body[0]):
+            del node.body[0]
     return ast.unparse(bare)
 
 
@@ -124,7 +119,7 @@ def _member(origin: Symbol, name: str) -> Iterator[Symbol]:
 
 
 def _bound_by(statement: ast.stmt) -> list[str]:
-    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+    if isinstance(statement, DEFINITION):
         return [statement.name]
     targets: list[ast.expr] = []
     if isinstance(statement, ast.Assign):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from backdoor_lab.evaluation.costs import PeakMemory, measure
 from backdoor_lab.evaluation.examination import Examination, evaluate
 from backdoor_lab.evaluation.scores import defense_effectiveness
-from backdoor_lab.models import load_purified, save_purified
+from backdoor_lab.models import Classifier, load_purified, save_purified
 from backdoor_lab.models.saved import WEIGHTS
 from backdoor_lab.records import Record
 from backdoor_lab.reports.run_pictures import draw_pictures
@@ -41,7 +41,7 @@ class Purify(Task):
         aux = parts.calibration.calibrate(victim.model, aux, engine, seed)
         job.lap("calibration")
         with PeakMemory(engine.device) as memory:
-            purified = parts.defense.purify(victim.model, aux)
+            purified = cast(Classifier, parts.defense.purify(victim.model, aux))
         job.lap("purify")
 
         exam = Examination.of(data, victim.attack)

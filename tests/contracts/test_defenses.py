@@ -6,10 +6,12 @@ from copy import deepcopy
 import pytest
 import torch
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from backdoor_lab.aux_data import AuxiliarySet
-from backdoor_lab.defenses import Defense
+from backdoor_lab.defenses import Chain, Defense
 from backdoor_lab.errors import ConfigError
+from backdoor_lab.models import load_purified, save_purified
 from tests.conftest import names
 
 DEFENSES = names("defense")
@@ -19,13 +21,12 @@ SHORT = {"epochs": 1, "iterations": 2, "batch_size": 20}
 @pytest.fixture
 def make(config, spec, engine):
     def build(name):
-        node = config(f"defense={name}").defense
-        for key, value in SHORT.items():
-            if key in node:
-                node[key] = value
-        defense = instantiate(node, _convert_="all")
-        defense.attach(engine, spec, seed=0)
-        return defense
+        node = OmegaConf.to_container(config(f"defense={name}").defense, resolve=True)
+        node.pop("facts")
+        short = {key: value for key, value in SHORT.items() if key in node}
+        chain = Chain((instantiate(node | short, _convert_="all"),))
+        chain.attach(engine, spec, seed=0)
+        return chain
 
     return build
 
@@ -36,21 +37,29 @@ def test_a_defense_is_handed_a_model_and_the_auxiliary_set_alone():
 
 
 @pytest.mark.parametrize("name", DEFENSES)
-def test_the_architecture_is_kept(make, model, images, name):
-    shapes = {key: value.shape for key, value in model.state_dict().items()}
-    purified = make(name).purify(deepcopy(model), AuxiliarySet("seen", images, True))
+def test_the_architecture_is_kept_or_can_be_told(make, model, images, tmp_path, name):
+    before = deepcopy(model.state_dict())
+    defense = make(name)
+    purified = defense.purify(model, AuxiliarySet("seen", images, True))
     after = purified.state_dict()
-    assert {key: value.shape for key, value in after.items()} == shapes
+    shapes = {key: value.shape for key, value in before.items()}
+    if defense.keeps_architecture:
+        assert {key: value.shape for key, value in after.items()} == shapes
+        assert not purified.edits
+    else:
+        assert purified.edits
     assert all(value.isfinite().all() for value in after.values())
-    assert not purified.training
-    assert purified(images.images[:2].float() / 255).shape == (2, 10)
+    assert not any(module.training for module in purified.modules())
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    save_purified(tmp_path, purified)
+    batch = images.images[:2].float() / 255
+    torch.testing.assert_close(load_purified(tmp_path)(batch), purified(batch))
 
 
 @pytest.mark.parametrize("name", DEFENSES)
 def test_the_same_seed_gives_the_same_model(make, model, images, name):
     aux = AuxiliarySet("seen", images, True)
-    first = make(name).purify(deepcopy(model), aux).state_dict()
-    second = make(name).purify(deepcopy(model), aux).state_dict()
+    first, second = (make(name).purify(model, aux).state_dict() for _ in range(2))
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
@@ -75,6 +84,6 @@ def test_labels_are_unread_where_they_are_not_needed(make, model, images, name):
     if defense.needs_labels:
         pytest.skip("reads labels by nature")
     other = type(images).of(images.images, images.labels.flip(0))
-    first = defense.purify(deepcopy(model), AuxiliarySet("seen", images, False)).state_dict()
-    second = make(name).purify(deepcopy(model), AuxiliarySet("seen", other, False)).state_dict()
+    first = defense.purify(model, AuxiliarySet("seen", images, False)).state_dict()
+    second = make(name).purify(model, AuxiliarySet("seen", other, False)).state_dict()
     assert all(torch.equal(first[key], second[key]) for key in first)

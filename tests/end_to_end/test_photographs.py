@@ -40,4 +40,4 @@ def test_photographs_go_through(unpacked, tmp_path, dataset, where):
     (result,) = results(tmp_path)
     chance = 1 / len(result["details"]["aux"]["per_class"])
     assert result["victim"]["acc"] > 1.5 * chance
-    assert result["details"]["defense"]["k"] > 0
+    assert result["details"]["defense"]["unibp"]["k"] > 0

@@ -6,12 +6,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from backdoor_lab.aux_data import AuxiliarySet
-from backdoor_lab.datasets import ImageSet
-from backdoor_lab.defenses.anp import ANP, MaskSearch, pruned
+from backdoor_lab.defenses._base import batch_norms
+from backdoor_lab.defenses.anp import ANP, pruned
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.seeds import generator_for
-from backdoor_lab.training import Engine, Recipe
-from tests.tiny import SPEC, Tiny
+from backdoor_lab.training import Engine
+from tests.tiny import SPEC, Tiny, tiny_aux
 
 
 @pytest.fixture
@@ -25,10 +25,9 @@ def model():
     return model.eval()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def aux():
-    images = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8)
-    return AuxiliarySet("seen", ImageSet.of(images, torch.arange(40) % 2), True)
+    return tiny_aux(40)
 
 
 def defense(**changes):
@@ -43,8 +42,13 @@ def defense(**changes):
 
 
 def searcher(model, **changes):
-    search = MaskSearch(model, Recipe(1, 4, 0.2), None, 0, defense(**changes))
-    search.draw = generator_for(0, "anp")
+    """ANP in the middle of its search on a frozen copy of `model`."""
+    search = defense(**changes)
+    search.model = deepcopy(model).requires_grad_(False)
+    search.masks = nn.ParameterList(
+        torch.ones_like(norm.weight) for norm in batch_norms(model).values()
+    )
+    search.generator = generator_for(0, "anp")
     return search
 
 
@@ -54,7 +58,6 @@ def batch(count=6):
 
 def test_masks_of_one_and_no_noise_are_the_model(model):
     search = searcher(model)
-    search.model.eval()
     images, labels = batch()
     expected = F.cross_entropy(model(images), labels)
     assert torch.equal(search.loss((images, labels), list(search.masks)), expected)
@@ -62,15 +65,17 @@ def test_masks_of_one_and_no_noise_are_the_model(model):
 
 def test_search_stops_exactly_and_leaves_the_victim_alone(model, aux, monkeypatch):
     steps = []
-    original = MaskSearch.training_step
+    original = ANP.training_step
 
     def counted(self, batch, batch_idx):
         steps.append(batch_idx)
         loss = original(self, batch, batch_idx)
         assert all(((mask >= 0) & (mask <= 1)).all() for mask in self.masks)
+        assert self.model.training
+        assert not any(weight.requires_grad for weight in self.model.parameters())
         return loss
 
-    monkeypatch.setattr(MaskSearch, "training_step", counted)
+    monkeypatch.setattr(ANP, "training_step", counted)
     before = deepcopy(model.state_dict())
     masks = defense().search(model, aux.data)
     assert len(steps) == 7  # 3 batches an epoch
@@ -82,7 +87,7 @@ def test_without_noise_the_loss_is_alpha_times_ce(model, aux, monkeypatch):
     def refuse(self, batch):
         raise AssertionError
 
-    monkeypatch.setattr(MaskSearch, "ascend", refuse)
+    monkeypatch.setattr(ANP, "ascend", refuse)
     masks = defense(eps=0.0).search(model, aux.data)
     assert all(mask.isfinite().all() for mask in masks.values())
 

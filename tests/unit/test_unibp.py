@@ -4,10 +4,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from backdoor_lab.aux_data import AuxiliarySet
 from backdoor_lab.callbacks.fisher_scores import FisherScores
 from backdoor_lab.callbacks.masked_gradients import MaskedGradients
-from backdoor_lab.datasets import ImageSet
 from backdoor_lab.defenses._base import batch_norms
 from backdoor_lab.defenses.unibp import (
     UniBP,
@@ -17,8 +15,8 @@ from backdoor_lab.defenses.unibp import (
     top_entries,
 )
 from backdoor_lab.errors import ConfigError
-from backdoor_lab.training import Engine, Recipe, Tuning
-from tests.tiny import SPEC, Tiny
+from backdoor_lab.training import Engine, Recipe, Tuning, sgd
+from tests.tiny import SPEC, Tiny, tiny_aux
 
 
 def engine():
@@ -37,10 +35,9 @@ def model():
     return model.eval()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def aux():
-    images = torch.randint(0, 256, (24, 3, 8, 8), dtype=torch.uint8)
-    return AuxiliarySet("seen", ImageSet.of(images, torch.arange(24) % 2), True)
+    return tiny_aux(24)
 
 
 def defense(**changes):
@@ -119,7 +116,7 @@ def test_fisher_scores_are_weighted_squared_gradients(model, aux):
 def test_masked_entries_keep_their_value_under_weight_decay(model, aux):
     held = {"body.1.weight": torch.arange(8) < 3}
     before = deepcopy(model.state_dict())
-    module = Tuning(model.train(), Recipe(2, 8, 0.1, 0.9, 0.1), None, 0)
+    module = Tuning(model.train(), Recipe(2, 8, 0.1, sgd(0.9, weight_decay=0.1)), None, 0)
     engine().fit(module, aux.data, "t", [MaskedGradients(held)])
     after = model.state_dict()
     assert torch.equal(after["body.1.weight"][:3], before["body.1.weight"][:3])

@@ -1,0 +1,50 @@
+"""The layers of a model from the images to the logits, grouped by resolution."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from backdoor_lab.models.tracing import traced
+
+
+def stages(model: nn.Module, shape: tuple[int, int, int]) -> list[list[str]]:
+    """Names of conv and linear layers: [stem, body group 1, ..., body group K, head].
+
+    The head is what has flat outputs at the end. The body is grouped by resolution; all layers of
+    a block have that of its output. A block is an outermost module that does not hold the stem and
+    is no plain `Sequential`. Of more than four groups the earliest are merged.
+
+    Args:
+        model: read only.
+        shape: (C, H, W) of an image.
+    """
+    sizes: dict[str, torch.Size] = {}
+
+    def look(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
+        sizes[name] = getattr(output, "shape", torch.Size())
+
+    traced(model, shape, look)
+    names = [name for name in sizes if isinstance(model.get_submodule(name), nn.Conv2d | nn.Linear)]
+    stem, last = names[0], max(n for n, name in enumerate(names) if len(sizes[name]) > 2)
+    groups: dict[int, list[str]] = {}
+    for name in names[1 : last + 1]:
+        size = sizes[_block(model, name, stem, sizes)]
+        groups.setdefault(size[-1] if len(size) == 4 else 0, []).append(name)
+    body = [groups[side] for side in sorted(groups, reverse=True)]
+    while len(body) > 4:
+        body[:2] = [body[0] + body[1]]
+    return [[stem], *body, names[last + 1 :]]
+
+
+def _block(model: nn.Module, name: str, stem: str, sizes: dict[str, torch.Size]) -> str:
+    """The block around layer `name`, or the layer itself where it stands in no block."""
+    parts = name.split(".")
+    for depth in range(1, len(parts)):
+        outer = ".".join(parts[:depth])
+        plain = isinstance(model.get_submodule(outer), nn.Sequential)
+        if not plain and not stem.startswith(f"{outer}.") and len(sizes.get(outer, ())) == 4:
+            return outer
+    return name
