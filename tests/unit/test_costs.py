@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from backdoor_lab import costs
+from backdoor_lab.evaluation import costs
 from backdoor_lab.evaluation.costs import PeakMemory, measure
 from tests.tiny import SPEC, Tiny
 
