@@ -48,7 +48,7 @@ def stranger(monkeypatch):
 
 
 def test_without_a_trigger_asr_and_der_are_undefined(run, stranger):
-    record, folder = run("aux=reserved")
+    record, folder = run("aux=reserved", "aux.size=10")
     assert record.victim.acc >= 0
     assert record.victim.asr is None
     assert record.purified.der is None
