@@ -2,7 +2,7 @@
 
     python -m benchmarks.acceptance
 
-Runs the grids through the command line (finished cells are not repeated), reads their results and
+Runs the grids through the command line (finished cells are not repeated), reads their records and
 writes `benchmarks/acceptance.md`.
 """
 
@@ -11,11 +11,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from backdoor_lab.configuration import ROOT
-from benchmarks.common import machine, markdown, newest_results, spread
+from backdoor_lab.config import ROOT
+from backdoor_lab.records import Record, collect, mean_sd
+from benchmarks.common import machine, markdown
 
 OUTPUTS = ROOT / "outputs" / "acceptance"
 GRIDS = [
@@ -23,7 +24,8 @@ GRIDS = [
     ["attack=badnets,wanet", "defense=ft", "aux=external", "calibration=none,gic"],
     ["attack=badnets,wanet", "defense=ft,clp,anp,unibp", "aux=seen,external"],
 ]
-Key = tuple[str, str, str, str]
+GROUPS = ("attack", "defense", "aux", "calibration")
+HEADS = (*GROUPS, "n", "victim ACC", "ASR", "purified ACC", "ASR", "DER")
 
 
 def run_grids() -> None:
@@ -33,37 +35,32 @@ def run_grids() -> None:
         subprocess.run([sys.executable, "run.py", "-m", *grid, *common], cwd=ROOT, check=True)
 
 
-def collect() -> dict[Key, list[dict[str, Any]]]:
-    """Results by attack, defense, auxiliary kind and calibration."""
-    found: dict[Key, list[dict[str, Any]]] = defaultdict(list)
-    for result in newest_results(OUTPUTS).values():
-        key = (result["attack"], result["defense"], result["aux"], result["calibration"])
-        found[key].append(result)
-    return dict(sorted(found.items()))
-
-
-def table(found: dict[Key, list[dict[str, Any]]]) -> str:
-    """Markdown: a row a combination."""
-    names = ("attack", "defense", "aux", "calibration", "n")
-    heads = (*names, "victim ACC", "ASR", "purified ACC", "ASR", "DER")
+def table(records: Iterable[Record]) -> str:
+    """Markdown: a row a combination of choices."""
+    cells: dict[tuple[str, ...], list[Record]] = defaultdict(list)
+    for record in records:
+        cells[tuple(record.choices[group] for group in GROUPS)].append(record)
     rows = []
-    for key, results in found.items():
-        scores = [
-            spread([result[model][name] for result in results])
-            for model, name in [
-                *(("victim", "acc"), ("victim", "asr")),
-                *(("purified", "acc"), ("purified", "asr"), ("purified", "der")),
-            ]
+    for key, found in sorted(cells.items()):
+        victims = [record.victim for record in found if record.victim]
+        purified = [record.purified for record in found if record.purified]
+        scores: list[list[float | None]] = [
+            [one.acc for one in victims],
+            [one.asr for one in victims],
+            [one.acc for one in purified],
+            [one.asr for one in purified],
+            [one.der for one in purified],
         ]
-        rows.append([*key, len(results), *scores])
-    return markdown(heads, rows)
+        rows.append([*key, len(found), *(mean_sd(values) for values in scores)])
+    return markdown(HEADS, rows)
 
 
 def main() -> None:
     run_grids()
     head = "# Embedded digits, seeds 0 to 2: mean ± standard deviation, percent\n\n"
     made = f"Made by `python -m benchmarks.acceptance` on {machine()}.\n\n"
-    Path(__file__).with_suffix(".md").write_text(head + made + table(collect()) + "\n")
+    text = head + made + table(collect(OUTPUTS).values()) + "\n"
+    Path(__file__).with_suffix(".md").write_text(text)
 
 
 if __name__ == "__main__":

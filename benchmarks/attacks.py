@@ -14,23 +14,45 @@ import argparse
 import os
 import subprocess
 import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
 
-from backdoor_lab.configuration import ROOT
-from benchmarks.common import attack_names, machine, markdown, newest_results, spread
+from backdoor_lab.config import ROOT
+from backdoor_lab.records import Record, collect, mean_sd
+from benchmarks.common import attack_names, machine, markdown
 from benchmarks.confusion import clean_asr
 
 HEADS = ("attack", "n", "ACC", "ASR", "of clean", "RA", "cross", "ΔACC", "PSNR", "SSIM", "seconds")
-RATES = ("acc", "asr", "clean_asr", "ra", "cross")
-Results = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Made:
+    """A victim beside the clean model of its seed, where there is one.
+
+    Attributes:
+        record: of the victim.
+        gap: its ACC over that of the clean model.
+        clean_asr: what the clean model makes of its triggered images.
+    """
+
+    record: Record
+    gap: float | None = None
+    clean_asr: float | None = None
+
+    def score(self, name: str) -> float | None:
+        value: float | None = getattr(self.record.victim, name, None)
+        return value
+
+    def stealth(self, name: str) -> float | None:
+        return (self.record.trigger or {}).get(name)
 
 
 def run_grid(names: list[str], outputs: Path, seeds: str, jobs: int, overrides: list[str]) -> None:
     """Fill `outputs`, the attacks dealt out to `jobs` processes."""
-    common = ["defense=none", "aux=none", "pictures=false", f"seed={seeds}"]
-    common += [f"paths.outputs={outputs}", *overrides]
+    common = ["task=victim", f"seed={seeds}", f"paths.outputs={outputs}", *overrides]
     threads = max(1, (os.cpu_count() or 1) // jobs)
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     processes = [
@@ -46,44 +68,40 @@ def run_grid(names: list[str], outputs: Path, seeds: str, jobs: int, overrides: 
         raise SystemExit(1)
 
 
-def collect(outputs: Path) -> dict[str, Results]:
-    """Results by attack, clean training first, with what the clean model of their seed makes."""
-    results = newest_results(outputs)
-    victims = outputs / "victims"
-    clean = {
-        result["seed"]: victims / result["victim_folder"]
-        for result in results.values()
-        if result["attack"] == "none"
-    }
-    found: dict[str, Results] = {}
-    for file, result in results.items():
-        if result["attack"] != "none" and result["seed"] in clean:
-            result["victim"]["clean_asr"] = clean_asr(file, clean[result["seed"]], victims)
-        found.setdefault(result["attack"], []).append(result)
+def made_in(outputs: Path) -> dict[str, list[Made]]:
+    """Victims by attack, clean training first."""
+    records = [record for record in collect(outputs).values() if record.task == "victim"]
+    clean = {record.seed: record for record in records if record.choices["attack"] == "none"}
+    found: dict[str, list[Made]] = defaultdict(list)
+    for record in records:
+        base = clean.get(record.seed)
+        found[record.choices["attack"]].append(against(base, record, outputs))
     return dict(sorted(found.items(), key=lambda item: item[0] != "none"))
 
 
-def rows(found: dict[str, Results]) -> list[list[object]]:
-    """A row an attack: means and deviations over seeds."""
-    clean = {result["seed"]: result["victim"]["acc"] for result in found.get("none", [])}
+def against(base: Record | None, record: Record, outputs: Path) -> Made:
+    """A victim beside the clean one of its seed."""
+    if base is None or base.victim is None or record.victim is None:
+        return Made(record)
+    confused = None if base is record else clean_asr(record, base, outputs)
+    return Made(record, record.victim.acc - base.victim.acc, confused)
+
+
+def row(name: str, made: Sequence[Made]) -> list[object]:
+    """Means and deviations over the seeds of an attack."""
     return [
-        [
-            name,
-            len(results),
-            *(spread([one["victim"].get(key) for one in results]) for key in RATES),
-            spread([gap(one, clean) for one in results]),
-            spread([(one["trigger"] or {}).get("psnr") for one in results], 1),
-            spread([(one["trigger"] or {}).get("ssim") for one in results], 1, 3),
-            spread([one["seconds"]["victim"] for one in results], 1, 0),
-        ]
-        for name, results in found.items()
+        name,
+        len(made),
+        mean_sd([one.score("acc") for one in made]),
+        mean_sd([one.score("asr") for one in made]),
+        mean_sd([one.clean_asr for one in made]),
+        mean_sd([one.score("ra") for one in made]),
+        mean_sd([one.score("cross") for one in made]),
+        mean_sd([one.gap for one in made]),
+        mean_sd([one.stealth("psnr") for one in made], 1),
+        mean_sd([one.stealth("ssim") for one in made], 1, 3),
+        mean_sd([one.record.spent.victim_seconds for one in made], 1, 0),
     ]
-
-
-def gap(result: dict[str, Any], clean: dict[int, float]) -> float | None:
-    """ACC over that of the clean model of the same seed, where there is one."""
-    seed: int = result["seed"]
-    return result["victim"]["acc"] - clean[seed] if seed in clean else None
 
 
 def main() -> None:
@@ -111,7 +129,7 @@ def main() -> None:
         "dB; seconds of one thread, with what an attack learns first where it was not there yet.",
         chosen.note,
         f"Made on {date.today()} by `{command}`, {machine()}.",
-        markdown(HEADS, rows(collect(outputs))),
+        markdown(HEADS, [row(name, made) for name, made in made_in(outputs).items()]),
     ]
     file = Path(__file__).parent / f"attacks_{chosen.name}.md"
     file.write_text("\n\n".join(filter(None, text)) + "\n")

@@ -1,18 +1,15 @@
-"""What the benchmarks share: attacks by name, results, means with their spread, tables."""
+"""What the benchmarks share: names, composed configs, tables, the machine."""
 
 from __future__ import annotations
 
-import json
 import os
 import platform
-import statistics
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any
 
-from backdoor_lab.configuration import CONF, versions
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 
-CELL = ("dataset", "model", "attack", "defense", "aux", "calibration", "seed")
+from backdoor_lab.config import CONF, register, versions
 
 
 def attack_names() -> list[str]:
@@ -21,27 +18,11 @@ def attack_names() -> list[str]:
     return sorted(names, key=lambda name: name != "none")
 
 
-def newest_results(folder: Path) -> dict[Path, dict[str, Any]]:
-    """Results below `folder` by file, the newest of each cell.
-
-    Cells are told apart by what a benchmark's table names, so that a run with other values (or
-    another protocol) takes the place of the earlier one.
-    """
-    cells: dict[tuple[Any, ...], Path] = {}
-    results: dict[Path, dict[str, Any]] = {}
-    for file in sorted(folder.rglob("result.json"), key=lambda file: file.stat().st_mtime):
-        results[file] = json.loads(file.read_text())
-        cells[tuple(results[file].get(name) for name in CELL)] = file
-    return {file: results[file] for file in sorted(cells.values())}
-
-
-def spread(values: Sequence[float | None], factor: float = 100, digits: int = 1) -> str:
-    """Mean and standard deviation, in percent by default; a dash where nothing is defined."""
-    known = [factor * value for value in values if value is not None]
-    if not known:
-        return "–"
-    mean = f"{statistics.mean(known):.{digits}f}"
-    return mean if len(known) < 2 else f"{mean} ± {statistics.stdev(known):.{digits}f}"
+def composed(*overrides: str) -> DictConfig:
+    """The config, as the command line composes it."""
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", list(overrides))
 
 
 def markdown(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

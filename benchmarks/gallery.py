@@ -16,34 +16,28 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from backdoor_lab import configuration
-from backdoor_lab.configuration import CONF, ROOT
+from backdoor_lab.config import ROOT
+from backdoor_lab.records import collect
 from backdoor_lab.reports.pictures import spectrum
-from benchmarks.common import attack_names
+from backdoor_lab.run.parts import build
+from benchmarks.common import attack_names, composed
 
 ROWS = ("clean", "with trigger", "difference × 10", "its spectrum")
 
 
-def export(name: str, outputs: Path, overrides: list[str]) -> Path:
-    """The file with the triggered test images of one attack's victim."""
-    arguments = [f"attack={name}", "export=poisoned", "defense=none", "aux=none"]
-    arguments += [f"paths.outputs={outputs}", *overrides]
-    subprocess.run([sys.executable, "run.py", *arguments], cwd=ROOT, check=True)
-    return max((outputs / "exports").glob("*/test.npz"), key=lambda file: file.stat().st_mtime)
-
-
-def test_images(overrides: list[str]) -> Tensor:
-    """Clean test images (N, C, H, W) uint8 of the data set."""
-    configuration.register()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", overrides)
-    images: Tensor = instantiate(cfg.dataset, _convert_="all").load().test.images
-    return images
+def export(names: list[str], outputs: Path, seed: int, overrides: list[str]) -> dict[str, Path]:
+    """The files with the triggered test images of the attacks' victims."""
+    options = [f"attack={','.join(names)}", "export=poisoned", f"seed={seed}"]
+    options += [f"paths.outputs={outputs}", *overrides]
+    subprocess.run([sys.executable, "run.py", "-m", *options], cwd=ROOT, check=True)
+    return {
+        record.choices["attack"]: folder / "test.npz"
+        for folder, record in collect(outputs).items()
+        if (record.task, record.seed) == ("export", seed)
+    }
 
 
 def strip(file: Path, clean: Tensor, which: int) -> list[Tensor]:
@@ -76,12 +70,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--name", default="digits", help="of the outputs of benchmarks.attacks")
     parser.add_argument("--which", type=int, default=8, help="number of the triggered image")
+    parser.add_argument("--attacks", nargs="+", default=attack_names()[1:], help="all by default")
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("overrides", nargs="*")
     chosen = parser.parse_args()
     outputs = ROOT / "outputs" / f"attacks_{chosen.name}"
-    clean = test_images(chosen.overrides)
-    names = [name for name in attack_names() if name != "none"]
-    files = {name: export(name, outputs, chosen.overrides) for name in names}
+    files = export(chosen.attacks, outputs, chosen.seed, chosen.overrides)
+    clean = build(composed(*chosen.overrides), "dataset").load().test.images
     strips = {name: strip(file, clean, chosen.which) for name, file in files.items()}
     draw(Path(__file__).parent / f"gallery_{chosen.name}.png", strips)
 

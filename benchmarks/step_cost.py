@@ -19,22 +19,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from lightning import Callback, LightningModule, Trainer
 from torch.utils.flop_counter import FlopCounterMode
 
-from backdoor_lab import configuration
 from backdoor_lab.attacks import Attack
-from backdoor_lab.configuration import CONF
-from backdoor_lab.datasets import Data, DataSpec, ImageSet
-from backdoor_lab.store import Store, Workshop
+from backdoor_lab.datasets import Data
+from backdoor_lab.run.parts import build
+from backdoor_lab.store import Provenance, Store
 from backdoor_lab.training import Engine, Recipe
-from backdoor_lab.victims import clean_model
-from benchmarks.common import attack_names, machine, markdown
+from backdoor_lab.victims import Workshop
+from benchmarks.common import attack_names, composed, machine, markdown
+from benchmarks.noise import SPEC, noise
 
 BATCH = 128
-SPEC = DataSpec("noise", tuple("0123456789"), (3, 32, 32), (0.5,) * 3, (0.25,) * 3, 4, True)
+# the steps of sbl's second stage are as large as the others
+ALIKE = ("++values_for.sbl.clean_share=0.9", f"++values_for.sbl.second_batch_size={BATCH}")
 
 
 class StepClock(Callback):
@@ -62,24 +61,18 @@ class StepClock(Callback):
 
 def workshop(model: str, steps: int, folder: Path) -> Workshop:
     """Random images for one epoch of `steps` steps."""
-    draw = torch.Generator().manual_seed(0)
-    count = BATCH * steps
-    pixels = torch.randint(0, 256, (count, *SPEC.shape), generator=draw, dtype=torch.uint8)
-    images = ImageSet.of(pixels, torch.arange(count) % 10)
+    images = noise(BATCH * steps)
     data = Data(SPEC, images, images.take(torch.arange(0)), images, "noise")
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        factory = instantiate(compose("config", [f"model={model}"]).model)
-    identity = {"dataset": {"name": "noise"}, "model": model, "recipe": 1, "seed": 0, "root": None}
+    identity = {"dataset": {"name": "noise"}, "model": model, "seed": 0}
     recipe = Recipe(epochs=1, batch_size=BATCH, lr=0.01)
-    means = (recipe, factory, Engine(progress=False), Store(folder))
-    return Workshop(data, *means, "noise", identity, clean_model)
+    means = (recipe, build(composed(f"model={model}"), "model"), Engine(progress=False))
+    return Workshop(data, *means, Store(folder), Provenance(), "noise", identity)
 
 
 def attack_of(name: str, shop: Workshop) -> Attack:
     """The attack as for photographs, at full width; what it learns first is cut short."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", ["dataset=cifar10", f"attack={name}", "experiment=short"])
-        attack: Attack = instantiate(cfg.attack, _convert_="all")
+    cfg = composed("dataset=cifar10", f"attack={name}", "experiment=short", *ALIKE)
+    attack: Attack = build(cfg, "attack")
     attack.attach(SPEC, shop.recipe, seed=0)
     return attack
 
@@ -112,17 +105,10 @@ def measure(
     return ratios, operations
 
 
-def table(ratios: dict[str, list[float]], operations: dict[str, float]) -> str:
-    """Markdown: a row an attack."""
-    rows = [
-        (
-            name,
-            f"{statistics.median(times):.3f} ({min(times):.3f} to {max(times):.3f})",
-            f"{operations[name]:.3f}",
-        )
-        for name, times in ratios.items()
-    ]
-    return markdown(("attack", "time", "operations"), rows)
+def row(name: str, times: list[float], operations: float) -> tuple[str, str, str]:
+    """Of the table: the ratios of an attack."""
+    spread = f"{statistics.median(times):.3f} ({min(times):.3f} to {max(times):.3f})"
+    return name, spread, f"{operations:.3f}"
 
 
 def main() -> None:
@@ -132,17 +118,19 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=5)
     chosen = parser.parse_args()
-    configuration.register()
     with tempfile.TemporaryDirectory() as folder:
         shop = workshop(chosen.model, chosen.steps, Path(folder))
-        measured = measure(chosen.attacks, shop, chosen.rounds)
+        ratios, operations = measure(chosen.attacks, shop, chosen.rounds)
     text = [
         "# A step of each victim's training over a step of clean training",
         f"{chosen.model}, batch {BATCH}, 32 px, {shop.engine.precision}; medians (least to most) "
         f"over {chosen.rounds} rounds of {chosen.steps} steps, {machine()}.",
         "Attacks have the values of `dataset=cifar10`, and what they learn first is cut short; a "
         "step of sbl is one of its second stage.",
-        table(*measured),
+        markdown(
+            ("attack", "time", "operations"),
+            [row(name, times, operations[name]) for name, times in ratios.items()],
+        ),
     ]
     file = Path(__file__).with_name(f"step_cost_{chosen.model}.md")
     file.write_text("\n\n".join(text) + "\n")

@@ -15,27 +15,27 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from PIL import Image
-from rich.console import Console
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from torchvision import transforms
 
-from backdoor_lab import configuration
-from backdoor_lab.datasets import DataSpec, ImageSet
+from backdoor_lab.console import console
 from backdoor_lab.models import Classifier
+from backdoor_lab.run.parts import build
 from backdoor_lab.training import Batches, CropFlip, Engine
+from benchmarks.common import composed
+from benchmarks.noise import SPEC, noise
 
-CLASSES = tuple("0123456789")
-SPEC = DataSpec("noise", CLASSES, (3, 32, 32), (0.5,) * 3, (0.25,) * 3, 4, True)
+Pairs = Iterator[tuple[Tensor, Tensor]]
+Step = Callable[[], object]
+Times = dict[str, list[float]]
 
 
 class PILImages(TorchDataset[tuple[Tensor, int]]):
@@ -53,16 +53,7 @@ class PILImages(TorchDataset[tuple[Tensor, int]]):
         return self.transform(Image.fromarray(self.images[index])), index % 10
 
 
-def model_of(name: str) -> Classifier:
-    """A fresh classifier of conf/model/`name`."""
-    configuration.register()
-    with initialize_config_dir(str(configuration.CONF), version_base="1.3"):
-        cfg = compose("config", [f"model={name}"])
-    classifier: Classifier = instantiate(cfg.model).build(SPEC, seed=0)
-    return classifier.train()
-
-
-def plain_steps(model: Classifier, batches: Iterator, device: torch.device) -> Callable[[], None]:
+def plain_step(model: Classifier, batches: Pairs, device: torch.device) -> Step:
     """One step of the plain loop."""
     sgd = torch.optim.SGD(model.parameters(), 0.01, 0.9, weight_decay=5e-4)
 
@@ -79,7 +70,7 @@ def plain_steps(model: Classifier, batches: Iterator, device: torch.device) -> C
     return step
 
 
-def lab_steps(model: Classifier, batches: Iterator, engine: Engine) -> Callable[[], None]:
+def lab_step(model: Classifier, batches: Pairs, engine: Engine) -> Step:
     """One step as the engine trains."""
     sgd = torch.optim.SGD(model.parameters(), 0.01, 0.9, weight_decay=5e-4)
 
@@ -94,13 +85,29 @@ def lab_steps(model: Classifier, batches: Iterator, engine: Engine) -> Callable[
     return step
 
 
-def forever(batches: object) -> Iterator:
+def forever(batches: Iterable[tuple[Tensor, Tensor]]) -> Pairs:
     """The batches again and again."""
     while True:
-        yield from batches  # type: ignore[misc]
+        yield from batches
 
 
-def seconds(step: Callable[[], None], count: int, device: torch.device) -> float:
+def ways(chosen: argparse.Namespace, engine: Engine) -> dict[str, Step]:
+    """What is timed, by name; each way has a model and batches of its own."""
+    stored, device = noise(chosen.batch * 20), engine.device
+    pixels = stored.images.permute(0, 2, 3, 1).numpy()
+    loader = DataLoader(PILImages(pixels), chosen.batch, True, num_workers=chosen.workers)
+    batches = Batches(stored.to(device), chosen.batch, augment=CropFlip(4, True))
+    factory = build(composed(f"model={chosen.model}"), "model")
+    slow, fast = (factory.build(SPEC, seed=0).train().to(device) for _ in range(2))
+    cut = forever(batches)
+    return {
+        "plain": plain_step(slow, forever(loader), device),
+        "lab": lab_step(fast.to(memory_format=torch.channels_last), forever(batches), engine),
+        "data": lambda: next(cut),
+    }
+
+
+def seconds(step: Step, count: int, device: torch.device) -> float:
     """Seconds per step, the device's work included."""
     start = time.perf_counter()
     for _ in range(count):
@@ -108,6 +115,24 @@ def seconds(step: Callable[[], None], count: int, device: torch.device) -> float
     if device.type == "cuda":
         torch.cuda.synchronize()
     return (time.perf_counter() - start) / count
+
+
+def report(chosen: argparse.Namespace, engine: Engine, times: Times) -> str:
+    """Medians, spread and ratios."""
+    lines = [
+        f"{chosen.model}, batch {chosen.batch}, 32 px, {engine.precision}, {engine.device.type}, "
+        f"{os.cpu_count()} cores {platform.machine()}, torch {torch.__version__}, "
+        f"{chosen.rounds} rounds of {chosen.steps} steps"
+    ]
+    for name in ("plain", "lab"):
+        rates = [chosen.batch / spent for spent in times[name]]
+        spread = f"({min(rates):.0f} to {max(rates):.0f})"
+        lines.append(f"{name}: {statistics.median(rates):.0f} images/s {spread}")
+    ratios = [a / b for a, b in zip(times["plain"], times["lab"], strict=True)]
+    shares = [a / b for a, b in zip(times["data"], times["lab"], strict=True)]
+    lines.append(f"lab / plain: {statistics.median(ratios):.2f}x")
+    lines.append(f"data: {100 * statistics.median(shares):.1f}% of a lab step")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -120,44 +145,14 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     chosen = parser.parse_args()
     engine = Engine(precision=chosen.precision, progress=False)
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (chosen.batch * 20, 32, 32, 3), dtype=np.uint8)
-    loader = DataLoader(PILImages(pixels), chosen.batch, True, num_workers=chosen.workers)
-    stored = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
-    data = ImageSet.of(stored, torch.arange(len(stored)) % 10).to(engine.device)
-    batches = Batches(data, chosen.batch, augment=CropFlip(4, True))
-    fast = model_of(chosen.model).to(engine.device, memory_format=torch.channels_last)
-    plain = plain_steps(model_of(chosen.model).to(engine.device), forever(loader), engine.device)
-    lab = lab_steps(fast, forever(batches), engine)
-    cut = forever(batches)
-    ways = {"plain": plain, "lab": lab, "data": lambda: next(cut)}
-    times: dict[str, list[float]] = {name: [] for name in ways}
+    steps = ways(chosen, engine)
+    times: Times = {name: [] for name in steps}
     for number in range(chosen.rounds + 1):
-        for name, step in ways.items():
+        for name, step in steps.items():
             spent = seconds(step, chosen.steps, engine.device)
             if number:  # the first round warms up
                 times[name].append(spent)
-    report(chosen, engine, times)
-
-
-def report(chosen: argparse.Namespace, engine: Engine, times: dict[str, list[float]]) -> None:
-    """Medians, spread and ratios."""
-    out = Console(soft_wrap=True)
-    out.print(
-        f"{chosen.model}, batch {chosen.batch}, 32 px, {engine.precision}, {engine.device.type}, "
-        f"{os.cpu_count()} cores {platform.machine()}, torch {torch.__version__}, "
-        f"{chosen.rounds} rounds of {chosen.steps} steps"
-    )
-    for name in ("plain", "lab"):
-        rates = [chosen.batch / spent for spent in times[name]]
-        out.print(
-            f"{name}: {statistics.median(rates):.0f} images/s "
-            f"({min(rates):.0f} to {max(rates):.0f})"
-        )
-    ratios = [a / b for a, b in zip(times["plain"], times["lab"], strict=True)]
-    shares = [a / b for a, b in zip(times["data"], times["lab"], strict=True)]
-    out.print(f"lab / plain: {statistics.median(ratios):.2f}x")
-    out.print(f"data: {100 * statistics.median(shares):.1f}% of a lab step")
+    console().print(report(chosen, engine, times), soft_wrap=True)
 
 
 if __name__ == "__main__":

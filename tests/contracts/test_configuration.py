@@ -2,8 +2,11 @@
 
 import inspect
 import re
+from copy import deepcopy
 
 import pytest
+import yaml
+from hydra import compose, initialize_config_dir
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
@@ -18,38 +21,43 @@ GROUPS = {"aux_data": "aux"} | {
     for folder in CONF.iterdir()
     if folder.is_dir() and folder.name not in ("hydra", "aux_data")
 }
-CHOICES = [(group, name) for folder, group in GROUPS.items() for name in names(folder)]
-
-
-@pytest.mark.parametrize(("group", "name"), CHOICES)
-def test_every_name_composes(config, group, name):
-    cfg = config(f"{group}={name}", "logger=none" if group != "logger" else f"logger={name}")
-    assert OmegaConf.to_container(cfg, resolve=True)["seed"] == 0
-
-
-PAIRS = [
-    *((name, "cifar10") for name in names("attack")),
-    *(("wanet", name) for name in names("dataset")),
+NAMES = {group: names(folder) for folder, group in GROUPS.items()}
+ROWS = [  # each name of each group stands in one of them
+    {group: found[number % len(found)] for group, found in NAMES.items()}
+    for number in range(max(map(len, NAMES.values())))
 ]
 
 
-@pytest.mark.parametrize(("attack", "dataset"), PAIRS)
-def test_attacks_compose_with_data_sets(config, attack, dataset):
-    cfg = config(f"attack={attack}", f"dataset={dataset}")
-    assert f".attacks.{attack}." in OmegaConf.to_container(cfg.attack, resolve=True)["_target_"]
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["attack"])
+def test_every_name_composes_and_every_key_is_a_parameter(config, row):
+    cfg = config(*(f"{group}={name}" for group, name in row.items()))
+    assert OmegaConf.to_container(cfg, resolve=True)["seed"] == 0
+    assert f".attacks.{row['attack']}." in cfg.attack._target_
+    for group in row.keys() - {"protocol", "experiment"}:  # hold values, and build nothing
+        node = plain_config(cfg, group)
+        target = get_class(node.pop("_target_"))
+        assert set(node) <= accepted(target), group
 
 
-@pytest.mark.parametrize(("group", "name"), CHOICES)
-def test_keys_are_the_parameters_of_the_target(config, group, name):
-    if group in ("protocol", "experiment"):
-        pytest.skip("holds values for others, builds nothing")
-    node = plain_config(config(f"{group}={name}"), group)
-    target = get_class(node.pop("_target_"))
+CHOOSERS = [
+    f"{GROUPS[file.parent.name]}={file.stem}"
+    for file in sorted(CONF.glob("*/[!_]*.yaml"))
+    if "override /" in file.read_text()
+]
+
+
+@pytest.mark.parametrize("choice", CHOOSERS)
+def test_what_chooses_for_other_groups_composes_alone(config, choice):
+    assert OmegaConf.to_container(config(choice), resolve=True)["seed"] == 0
+
+
+def accepted(target):
+    """Names of the parameters, with those of the parent that `**options` are handed on to."""
     parameters = inspect.signature(target).parameters
-    accepted = set(parameters)
+    names = set(parameters)
     if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
-        accepted |= set(inspect.signature(target.__base__).parameters)  # handed on
-    assert set(node) <= accepted
+        names |= set(inspect.signature(target.__base__).parameters)
+    return names
 
 
 def test_every_value_for_a_method_is_read():
@@ -61,8 +69,8 @@ def test_every_value_for_a_method_is_read():
 
 def test_help_lists_every_name():
     text = catalogue()
-    for folder, group in GROUPS.items():
-        for name in names(folder):
+    for group, found in NAMES.items():
+        for name in found:
             assert re.search(rf"{group}={name} +\S+", text)
 
 
@@ -92,32 +100,42 @@ BAD = {
 }
 
 
+@pytest.fixture(scope="module")
+def usual():
+    """The config without overrides: composed once, copied and changed."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config")
+
+
 @pytest.mark.parametrize("override", BAD)
-def test_bad_values_stop_before_anything_starts(config, override):
+def test_bad_values_stop_before_anything_starts(config, usual, override):
+    key, _, value = override.removeprefix("+").partition("=")
+    if key in NAMES:
+        cfg = config(override)
+    else:
+        cfg = deepcopy(usual)
+        OmegaConf.update(cfg, key, yaml.safe_load(value), force_add=True)
     with pytest.raises(ConfigError) as refusal:
-        Parts.of(config(override))
+        Parts.of(cfg)
     assert BAD[override] in str(refusal.value)
     assert len(str(refusal.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize(
-    ("chosen", "sentence"),
-    [
-        (["export=poisoned", "task=purify"], "export"),
-        (["export=poisoned", "attack=none"], "no triggered images"),
-        (["defense=clp", "defense@then=ft", "aux=none"], "aux=none"),
-    ],
-)
-def test_choices_that_make_no_sense_together_are_refused(config, chosen, sentence):
-    with pytest.raises(ConfigError, match=sentence):
+TOGETHER = {
+    ("export=poisoned", "task=purify"): "export",
+    ("export=poisoned", "attack=none"): "no triggered images",
+    ("defense=clp", "defense@then=ft", "aux=none"): "aux=none",
+}
+
+
+@pytest.mark.parametrize("chosen", TOGETHER, ids=" ".join)
+def test_choices_that_make_no_sense_together_are_refused(config, chosen):
+    with pytest.raises(ConfigError, match=TOGETHER[chosen]):
         Parts.of(config(*chosen))
 
 
-def test_an_export_brings_its_task(config):
+def test_an_export_brings_its_task_and_two_defenses_are_a_chain(config):
     assert config("export=poisoned").task["_target_"].endswith("Export")
-
-
-def test_two_defenses_are_a_chain(config):
     parts = Parts.of(config("defense=clp", "defense@then=ft", "aux=seen"))
     assert [type(link).__name__ for link in parts.defense.links] == ["CLP", "FT"]
 

