@@ -114,12 +114,14 @@ def test_an_optimizer_a_callback_and_a_defense_make_nothing_stale(config, copy, 
     cfgs = [config(f"attack={attack}", "aux=seen") for attack in names("attack")]
     cfgs += [config(f"defense={defense}", "aux=seen") for defense in names("defense")]
     identities = [read(cfg) for cfg in cfgs for read in (victim_identity, run_identity)]
-    before = [Provenance(copy).of(one) for one in identities]
+    code = Provenance(copy)
+    before = [code.of(one) for one in identities]
     for folder, name in (("training", "Lion"), ("callbacks", "SWA"), ("defenses", "NAD")):
         module = f"backdoor_lab.{folder}.{name.lower()}"
         edit(f"{folder}/{name.lower()}.py", "", f"class {name}:\n    strength = 1\n")
         edit(f"{folder}/__init__.py", "__all__", f"from {module} import {name}\n__all__")
-    assert [Provenance(copy).of(one) for one in identities] == before
+    code = Provenance(copy)
+    assert [code.of(one) for one in identities] == before
 
 
 def test_code_of_a_user_counts_too(tmp_path, monkeypatch):
@@ -134,7 +136,7 @@ def test_code_of_a_user_counts_too(tmp_path, monkeypatch):
 
 def test_every_method_reaches_its_own_code(config):
     """A group whose `_target_` could not be found would never make anything stale."""
+    code = Provenance()
     for attack in names("attack"):
-        code = Provenance()
         code.of(plain_config(config(f"attack={attack}"), "attack"))
         assert any(module.startswith(f"backdoor_lab.attacks.{attack}") for module, _ in code.texts)
