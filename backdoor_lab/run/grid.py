@@ -24,11 +24,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a grid: its overrides, the folder of its record, the code that shapes it."""
+    """One run of a grid: its overrides, the folder of its record, the code that shapes it.
+
+    `current` tells whether it was finished before the grid began.
+    """
 
     overrides: tuple[str, ...]
     folder: Path
     code: str
+    current: bool = False
 
     def record(self) -> Record | None:
         """Its result, if the last try left one."""
@@ -44,7 +48,10 @@ class Grid(Callback):
         self.cells: list[Cell] = []
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Compose and check every cell; bad ones end the grid before it begins."""
+        """Compose and check every cell; bad ones end the grid before it begins.
+
+        A grid that is finished is shown at once: Hydra would take half a second a cell.
+        """
         bad = 0
         for overrides in combinations(swept(config)):
             try:
@@ -54,6 +61,10 @@ class Grid(Callback):
                 bad += 1
         if bad:
             raise SystemExit(1)
+        if all(cell.current for cell in self.cells):
+            log.info("this grid is finished already; force=true runs it again")
+            self.on_multirun_end(config)
+            raise SystemExit(0)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Show the results, and name the cells that failed; the exit code says so too."""
@@ -81,11 +92,12 @@ def checked(overrides: tuple[str, ...]) -> Cell:
     """
     cfg = compose("config", list(overrides), return_hydra_config=True)
     folder = Path(cfg.hydra.sweep.dir) / cfg.hydra.sweep.subdir
-    if state_of(cfg, folder)[1] is not State.CURRENT:
+    current = state_of(cfg, folder)[1] is State.CURRENT
+    if not current:
         from backdoor_lab.run.parts import Parts
 
         Parts.of(cfg)
-    return Cell(overrides, folder, CODE.of(run_identity(cfg)))
+    return Cell(overrides, folder, CODE.of(run_identity(cfg)), current)
 
 
 def swept(config: DictConfig) -> list[str]:
