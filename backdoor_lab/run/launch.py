@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from backdoor_lab.records import Record, read_record
 from backdoor_lab.reports.table import result_table
 from backdoor_lab.run.finished import State, state_of
 from backdoor_lab.run.names import Names
+from backdoor_lab.run.pool import CELL
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +32,9 @@ def launch(cfg: DictConfig) -> Exception | None:
         refuse_unknown(cfg)
         record = result_of(cfg, names, folder)
     except Exception as error:
-        in_grid = hydra.mode is RunMode.MULTIRUN
-        leave_trace(folder, names, error, in_grid)
-        if not in_grid:
+        in_one_process = hydra.mode is RunMode.MULTIRUN
+        leave_trace(folder, names, error, in_grid=in_one_process or CELL in os.environ)
+        if not in_one_process:
             raise
         log.error("%s failed: %s", folder, error)
         return error
