@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
+from backdoor_lab.config.facts import FACTS
 from backdoor_lab.config.names import choices_of
 from backdoor_lab.records import Record
 
-GROUPS = (
-    "victim", "dataset", "model", "attack", "defense", "aux", "calibration", "recipe", "protocol",
-)  # fmt: skip
+GROUPS = ("victim", "dataset", "model", "attack", "recipe", "protocol")  # every task reads them
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,15 @@ class Names:
     def of(cls, cfg: DictConfig, choices: Mapping[str, str], overrides: tuple[str, ...]) -> Names:
         """From Hydra's choices; the data set by its own name, which a user may have changed."""
         chosen = choices_of(choices)
-        kept = {group: chosen[group] for group in GROUPS} | {"dataset": str(cfg.dataset.name)}
+        read = (cfg.task.get(FACTS) or {}).get("groups", [])
+        kept = {group: chosen[group] for group in (*GROUPS, *read)}
+        kept["dataset"] = str(cfg.dataset.name)
         return cls(chosen["task"], kept, overrides, int(cfg.seed))
 
     @property
     def title(self) -> str:
-        chosen = self.choices
-        return f"{chosen['attack']}-{chosen['defense']}-{chosen['aux']}"
+        named = (self.choices.get(group) for group in ("attack", "defense", "aux"))
+        return "-".join(name for name in named if name)
 
     @property
     def maker(self) -> str:
@@ -52,12 +54,12 @@ class Names:
 
     @property
     def command(self) -> str:
-        return " ".join(["python run.py", *self.overrides])
+        return shlex.join(["python", "run.py", *self.overrides])
 
     @property
     def chain(self) -> tuple[str, ...]:
         """The defenses, first to last."""
-        return tuple(self.choices["defense"].split("+"))
+        return tuple(self.choices.get("defense", "").split("+"))
 
     def failure(self, error: str) -> Record:
         """The record of a run that came to nothing."""

@@ -1,5 +1,6 @@
 """A finished run is shown again, unless what shaped it has changed or the user insists."""
 
+import shlex
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,7 @@ from hydra import compose
 from backdoor_lab.config.identity import folder_digest, run_identity, victim_identity
 from backdoor_lab.records import MadeFrom
 from backdoor_lab.run.finished import CODE, State, asked_of, note_fingerprint, state_below, state_of
+from backdoor_lab.run.names import Names
 from tests.records import record
 
 COMMON = ("attack=badnets", "defense=clp", "aux=none", "pictures=false", "keep_model=false")
@@ -144,3 +146,13 @@ def test_what_a_task_does_not_read_gives_no_other_folder(config):
         for choice in ([], ["defense=ft"], ["aux=none"])
     }
     assert len(places) == 1
+
+
+@pytest.mark.parametrize(("task", "read"), [("purify", True), ("victim", False)])
+def test_choices_are_those_that_the_task_reads(config, task, read):
+    config()
+    cfg = compose("config", [*COMMON, f"task={task}"], return_hydra_config=True)
+    names = Names.of(cfg, cfg.hydra.runtime.choices, ("aux.classes=['a b']",))
+    assert ("aux" in names.choices) == read
+    assert names.title == ("badnets-clp-none" if read else "badnets")
+    assert shlex.split(names.command) == ["python", "run.py", "aux.classes=['a b']"]
