@@ -26,7 +26,7 @@ def record(**changes):
         "command": "python run.py",
         "chain": ("unibp",),
         "victim": Scores(0.9144, 0.9441),
-        "purified": Scores(0.9056, 0.0147, 0.887, None, 0.9603, 0.93, 0.81),
+        "purified": Scores(0.9056, 0.0147, 0.887, None, 0.9603),
         "spent": Spent(seconds, 1234.5, 41.2, True),
     }
     return Record(**facts | changes)

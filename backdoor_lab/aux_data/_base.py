@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from backdoor_lab.datasets import Data, DataSpec, ImageSet, stratified, without
+from backdoor_lab.datasets import Data, ImageSet, stratified, without
 from backdoor_lab.errors import ConfigError, spelled
 from backdoor_lab.seeds import generator_for
-from backdoor_lab.validation import Count, Index, Rate, validated
+from backdoor_lab.validation import Count, Rate, validated
 
 
 @dataclass(frozen=True)
@@ -54,15 +54,9 @@ class AuxiliaryKind(ABC):
     """Draws an auxiliary set of one kind.
 
     Args:
-        ratio: size as a share of `ratio_base`, in (0, 1].
-        size: number of images; wins over the others.
+        ratio: size as a share of the victim's training split, in (0, 1].
+        size: number of images; wins over `ratio`.
         labelled: whether the defender knows the labels.
-        ratio_base: the victim's training `split`, or the `original` training set.
-        per_class: images a class; wins over `ratio`.
-        classes: only the first so many classes, or those of these names; None: all.
-        poisoned: training images that were poisoned count in their clean form (`originals`), or
-            are `left_out`.
-        seed: of the draw; None: the run's.
 
     Attributes:
         holds_images: whether there are any images.
@@ -74,21 +68,11 @@ class AuxiliaryKind(ABC):
 
     @validated
     def __init__(
-        self,
-        ratio: Rate | None = None,
-        size: Count | None = None,
-        labelled: bool = True,
-        ratio_base: Literal["split", "original"] = "split",
-        per_class: Count | None = None,
-        classes: Count | list[str] | None = None,
-        poisoned: Literal["originals", "left_out"] = "originals",
-        seed: Index | None = None,
+        self, ratio: Rate | None = None, size: Count | None = None, labelled: bool = True
     ) -> None:
-        self.ratio, self.size, self.labelled = ratio, size, labelled
-        self.of_original = ratio_base == "original"
-        self.per_class, self.classes = per_class, classes
-        self.leaves_out = poisoned == "left_out"
-        self.seed = seed
+        self.ratio = ratio
+        self.size = size
+        self.labelled = labelled
         self.details: dict[str, Any] = {}
 
     @abstractmethod
@@ -97,8 +81,8 @@ class AuxiliaryKind(ABC):
 
         Args:
             data: the loaded data set; its test part is not for defenders.
-            poisoned: positions (P,) of poisoned images in `data.train`; None where nobody knows
-                what the victim was trained on.
+            poisoned: positions (P,) of poisoned images in `data.train`, to be left out; None where
+                nobody knows what the victim was trained on.
             seed: of whatever is drawn here.
         """
 
@@ -121,10 +105,8 @@ class AuxiliaryKind(ABC):
         Raises:
             ConfigError: names the key, what was given and what is allowed.
         """
-        if (self.ratio or self.size or self.per_class) is None:
-            raise ConfigError(
-                "aux.ratio, aux.size and aux.per_class are null; allowed: one of them is set"
-            )
+        if self.ratio is None and self.size is None:
+            raise ConfigError("aux.ratio=null and aux.size=null; allowed: one of them is set")
         if self.needs_training and not training_known:
             raise ConfigError(
                 f"aux={spelled(self)} draws on the victim's training images, which are not known "
@@ -146,40 +128,23 @@ class AuxiliaryKind(ABC):
             ConfigError: the pool is too small, or nothing is left of it.
         """
         pool = self.pool(data, poisoned, seed)
-        pool = pool.take(self._kept(pool.labels, data.spec).nonzero().flatten())
         wanted = self._wanted(data, len(pool))
         chosen = spread(pool.labels, wanted, generator_for(seed, "auxiliary"))
-        labels = pool.labels[chosen] if self.labelled else torch.zeros_like(chosen)
-        images = ImageSet.of(pool.cut(chosen), labels)  # its own images, and no others behind them
+        images = pool.take(chosen)
+        if not self.labelled:
+            images = ImageSet.of(images.images, torch.zeros_like(images.labels))
         counts = pool.labels[chosen].bincount(minlength=data.spec.num_classes).tolist()
         details = {**self.details, "size": wanted, "per_class": counts if self.labelled else None}
         return AuxiliarySet(spelled(self), images, self.labelled, details)
 
-    def _kept(self, labels: Tensor, spec: DataSpec) -> Tensor:
-        """Which of the pool's images, labels (N,), are of the classes that are asked for."""
-        if self.classes is None:
-            return torch.ones_like(labels, dtype=torch.bool)
-        names = spec.classes[: self.classes] if isinstance(self.classes, int) else self.classes
-        unknown = [name for name in names if name not in spec.classes]
-        if unknown or not self.labelled:
-            raise ConfigError(
-                f"aux.classes={self.classes}, aux.labelled={str(self.labelled).lower()}; allowed: "
-                f"classes of {spec.name}, or a number of them, and labels to choose by"
-            )
-        return torch.isin(labels, torch.tensor([spec.classes.index(name) for name in names]))
-
     def _wanted(self, data: Data, most: int | None) -> int:
         """The number of images asked for, where `most` are there."""
-        base = data.original if self.of_original else len(data.train)
-        wanted = self.size or round((self.ratio or 0) * base)
-        if self.size is None and self.per_class is not None:
-            number = self.classes if isinstance(self.classes, int) else len(self.classes or [])
-            wanted = self.per_class * (number or data.spec.num_classes)
+        wanted = self.size or round((self.ratio or 0) * len(data.train))
         if wanted < 1 or (most is not None and wanted > most):
             allowed = "1 or more" if most is None else f"1 to {most}, what this kind holds"
             raise ConfigError(
-                f"aux.size={self.size}, aux.per_class={self.per_class}, aux.ratio={self.ratio} "
-                f"mean {wanted} image(s); allowed: {allowed}"
+                f"aux.size={self.size}, aux.ratio={self.ratio} mean {wanted} image(s); "
+                f"allowed: {allowed}"
             )
         return wanted
 

@@ -8,7 +8,6 @@ Differs   classes that are single characters (digits) need no folder: they are p
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,18 +19,20 @@ from backdoor_lab.aux_data._fonts import fonts_with, printed
 from backdoor_lab.datasets import Data, DataSpec, ImageSet, evenly
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.seeds import generator_for
-from backdoor_lab.validation import Count, validated
+from backdoor_lab.validation import Count, Rate, validated
 
 
 class External(FolderKind):
     """Draws from a folder of the user's, or from printed characters.
 
     Args:
+        ratio: size as a share of the victim's training split, in (0, 1].
+        size: number of images; wins over `ratio`.
+        labelled: whether the defender knows the labels.
         folder: class folders of images; None: print the classes, if they are characters.
         exclude: files whose name contains this are left out.
         versions: printed images of each character in each font.
         cells: printed characters have so many cells a side before they are enlarged.
-        shared: what every kind takes.
     """
 
     key = "paths.external"
@@ -39,13 +40,15 @@ class External(FolderKind):
     @validated
     def __init__(
         self,
+        ratio: Rate | None,
+        size: Count | None,
+        labelled: bool,
         folder: Path | None,
         exclude: str | None,
         versions: Count,
         cells: Count,
-        **shared: Any,
     ) -> None:
-        super().__init__(**shared)
+        super().__init__(ratio, size, labelled)
         self.folder, self.exclude = folder, exclude
         self.versions, self.cells = versions, cells
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from math import ceil
 from pathlib import Path
-from typing import Any
 
 import torch
 from sklearn.decomposition import PCA
@@ -17,30 +16,38 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from backdoor_lab.aux_data._folder import FolderKind
-from backdoor_lab.aux_data.seen import clean_images
+from backdoor_lab.aux_data.seen import unpoisoned
 from backdoor_lab.datasets import Data, ImageSet
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.seeds import derive
-from backdoor_lab.validation import Count, validated
+from backdoor_lab.validation import Count, Rate, validated
 
 
 class Synthetic(FolderKind):
     """Draws from generated images.
 
     Args:
+        ratio: size as a share of the victim's training split, in (0, 1].
+        size: number of images; wins over `ratio`.
+        labelled: whether the defender knows the labels.
         folder: ready-made images in class folders; None: fit a mixture to the training split.
         components: principal components a class, at most.
         mixture: Gaussians a class, at most.
-        shared: what every kind takes.
     """
 
     key = "paths.synthetic"
 
     @validated
     def __init__(
-        self, folder: Path | None, components: Count, mixture: Count, **shared: Any
+        self,
+        ratio: Rate | None,
+        size: Count | None,
+        labelled: bool,
+        folder: Path | None,
+        components: Count,
+        mixture: Count,
     ) -> None:
-        super().__init__(**shared)
+        super().__init__(ratio, size, labelled)
         self.folder = folder
         self.needs_training = folder is None
         self.components, self.mixture = components, mixture
@@ -50,8 +57,8 @@ class Synthetic(FolderKind):
 
     def make(self, data: Data, poisoned: Tensor | None, seed: int) -> ImageSet:
         """As many images of each class as its share of the auxiliary set, rounded up."""
-        share = self._wanted(data, None) / len(data.train)
-        clean = clean_images(data, poisoned) if self.leaves_out else data.train
+        share = self.size / len(data.train) if self.size else self.ratio or 0
+        clean = unpoisoned(data.train, poisoned)
         images, labels = [], []
         for label, total in enumerate(data.train.labels.bincount().tolist()):
             members = clean.cut((clean.labels == label).nonzero().flatten())

@@ -6,7 +6,6 @@ import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from torch import Tensor
 
@@ -28,17 +27,13 @@ class RawImages:
 
 @dataclass(frozen=True)
 class Data:
-    """A loaded data set: `train` is what a victim sees, `reserved` what nobody has seen.
-
-    `original` is the number of official training images (of those that are used).
-    """
+    """A loaded data set: `train` is what a victim sees, `reserved` what nobody has seen."""
 
     spec: DataSpec
     train: ImageSet
     reserved: ImageSet
     test: ImageSet
     fingerprint: str
-    original: int = 0
 
 
 class Dataset(ABC):
@@ -49,17 +44,15 @@ class Dataset(ABC):
         image_size: side of the square images, in pixels.
         num_classes: number of classes, or None where only the files can tell.
         mean: per channel, for images in [0, 1].
-        std: per channel.
+        std: likewise.
         padding: of the random crop in training, in pixels.
         flip: whether training mirrors images.
         split_seed: seed of the split, the same for all seeds of a run.
-        reserved: share of the official images that the victim never sees.
+        reserved: share of the official training images that the victim never sees.
         limit_train: at most so many training images (stratified), for quick trials.
-        limit_test: at most so many test images.
+        limit_test: likewise for the test images.
         root: where the files lie.
         cache: folder of decoded images.
-        reserved_from: taken from the official `train` or `test` images; those of the test are
-            scored no more.
     """
 
     @validated
@@ -78,7 +71,6 @@ class Dataset(ABC):
         limit_test: Count | None,
         root: Path | None,
         cache: Path,
-        reserved_from: Literal["train", "test"] = "train",
     ) -> None:
         self.name = name
         self.image_size = image_size
@@ -86,7 +78,6 @@ class Dataset(ABC):
         self.mean, self.std = mean, std
         self.padding, self.flip = padding, flip
         self.split_seed, self.reserved = split_seed, reserved
-        self.reserves_test = reserved_from == "test"
         self.limit_train, self.limit_test = limit_train, limit_test
         self.root, self.cache = root, cache
 
@@ -106,19 +97,17 @@ class Dataset(ABC):
         raw = self.read()
         train = self._limited(raw.train_images, raw.train_labels, self.limit_train, "train")
         test = self._limited(raw.test_images, raw.test_labels, self.limit_test, "test")
-        source = test if self.reserves_test else train
-        held = stratified(source.labels, self.reserved, generator_for(self.split_seed, "reserved"))
-        left = source.take(without(len(source), held))
+        draw = generator_for(self.split_seed, "reserved")
+        held = stratified(train.labels, self.reserved, draw)
         spec = DataSpec(
             self.name, raw.classes, train.shape, self.mean, self.std, self.padding, self.flip
         )
         return Data(
             spec,
-            train=train if self.reserves_test else left,
-            reserved=source.take(held),
-            test=left if self.reserves_test else test,
+            train=train.take(without(len(train), held)),
+            reserved=train.take(held),
+            test=test,
             fingerprint=_fingerprint(train, test),
-            original=len(train),
         )
 
     def _limited(self, images: Tensor, labels: Tensor, limit: int | None, part: str) -> ImageSet:

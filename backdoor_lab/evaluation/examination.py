@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ class Examination:
 
     `triggered` (M images) carries the true labels; `wanted` (M,) is what the attacker wants of
     them, `counted` (M,) their positions in the test set. `crossed` are all test images as they only
-    look triggered, where the attack has such; `target` is the class that all are to be taken for.
+    look triggered, where the attack has such.
     """
 
     clean: ImageSet
@@ -29,7 +29,6 @@ class Examination:
     counted: Tensor
     classes: tuple[str, ...]
     crossed: ImageSet | None = None
-    target: int | None = None
 
     @classmethod
     def of(cls, data: Data, attack: Attack | None) -> Examination:
@@ -45,8 +44,7 @@ class Examination:
         crossed = None
         if attack.crosses:
             crossed = ImageSet.of(attack.stamp_cross(test.images), test.labels)
-        target = None if attack.all_to_all or attack.harmless else attack.target
-        return cls(test, triggered, wanted, positions, classes, crossed, target)
+        return cls(test, triggered, wanted, positions, classes, crossed)
 
     def stealth(self) -> dict[str, float] | None:
         """How far (up to 1,000) triggered images are from clean ones; None where none changed."""
@@ -57,25 +55,13 @@ class Examination:
 
 def evaluate(model: nn.Module, exam: Examination, engine: Engine) -> Scores:
     """ACC over all clean test images; ASR and RA over the triggered ones that count."""
-    logits, labels = engine.predict(model, exam.clean), exam.clean.labels
-    by_class = class_accuracies(logits, labels)
-    scores = Scores(
-        accuracy(logits, labels),
-        acc_target=None if exam.target is None else by_class.get(exam.target),
-        acc_worst=min(by_class.values()),
-    )
+    acc = accuracy(engine.predict(model, exam.clean), exam.clean.labels)
     if not len(exam.triggered):
-        return scores
+        return Scores(acc)
     answers = engine.predict(model, exam.triggered)
     asr = accuracy(answers, exam.wanted)
     ra = accuracy(answers, exam.triggered.labels)
-    cross = None
-    if exam.crossed is not None:
-        cross = accuracy(engine.predict(model, exam.crossed), exam.crossed.labels)
-    return replace(scores, asr=asr, ra=ra, cross=cross)
-
-
-def class_accuracies(logits: Tensor, labels: Tensor) -> dict[int, float]:
-    """Accuracy of logits (N, classes) on each class that `labels` (N,) hold."""
-    present = labels.unique()
-    return {int(c): accuracy(logits[labels == c], labels[labels == c]) for c in present}
+    if exam.crossed is None:
+        return Scores(acc, asr, ra)
+    cross = accuracy(engine.predict(model, exam.crossed), exam.crossed.labels)
+    return Scores(acc, asr, ra, cross)

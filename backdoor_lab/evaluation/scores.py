@@ -15,9 +15,6 @@ class Scores:
         ra: share of the same ones that get their true class.
         cross: accuracy on images that only look triggered.
         der: defense effectiveness, of a purified model alone.
-        acc_target: accuracy on clean images of the target class; None where there is not one.
-        acc_worst: that of the worst class. With it, an ASR that fell because a class was forgotten
-            is told from a purification.
     """
 
     acc: float
@@ -25,8 +22,6 @@ class Scores:
     ra: float | None = None
     cross: float | None = None
     der: float | None = None
-    acc_target: float | None = None
-    acc_worst: float | None = None
 
 
 def defense_effectiveness(before: Scores, after: Scores) -> float | None:

@@ -11,9 +11,6 @@ from backdoor_lab.evaluation.scores import Scores
 from backdoor_lab.records import Record
 
 RATES = ("acc", "asr", "ra")
-COLUMNS = {
-    "ACC %": "acc", "ASR %": "asr", "RA %": "ra", "target %": "acc_target", "worst %": "acc_worst",
-}  # fmt: skip
 DASH = "–"
 CHOICES = (
     "task",
@@ -58,7 +55,7 @@ def result_table(record: Record) -> Table:
     """Victim and, where there is one, purified model of a run."""
     table = Table(title=run_title(record), caption=_costs(record), title_justify="left")
     table.add_column("model")
-    for name in (*COLUMNS, "DER %", "seconds"):
+    for name in ("ACC %", "ASR %", "RA %", "DER %", "seconds"):
         table.add_column(name, justify="right")
     spent = record.spent
     note = " (cached)" if spent.victim_cached else ""
@@ -66,9 +63,7 @@ def result_table(record: Record) -> Table:
     if record.purified is not None:
         rows.append(("purified", record.purified, spent.seconds.get("purify")))
     for title, scores, seconds in rows:
-        table.add_row(
-            title, *(rate(scores, name) for name in (*COLUMNS.values(), "der")), _seconds(seconds)
-        )
+        table.add_row(title, *(rate(scores, name) for name in (*RATES, "der")), _seconds(seconds))
     return table
 
 
@@ -82,16 +77,13 @@ def grid_table(records: Sequence[Record]) -> Table:
     table = Table(title=", ".join([count, *common]), title_justify="left")
     for name in varying:
         table.add_column(name, overflow="fold")
-    for name in ("ACC %", "ASR %", "RA %", "target %", "DER %", "seconds"):
+    for name in ("ACC %", "ASR %", "RA %", "DER %", "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
     for record in records:
         victim, purified = record.victim, record.purified
         table.add_row(
             *(choice(record, name) or DASH for name in varying),
-            *(
-                f"{rate(victim, name, 1)} → {rate(purified, name, 1)}"
-                for name in (*RATES, "acc_target")
-            ),
+            *(f"{rate(victim, name, 1)} → {rate(purified, name, 1)}" for name in RATES),
             rate(purified, "der", 1),
             _seconds(record.spent.seconds.get("purify")),
         )

@@ -48,11 +48,6 @@ class Job:
     def seed(self) -> int:
         return int(self.cfg.seed)
 
-    def seed_of(self, group: str) -> int:
-        """The seed of the auxiliary draw or of the defense; the run's where it has none."""
-        own = OmegaConf.select(self.cfg, f"{group}.seed")
-        return self.seed if own is None else int(own)
-
     @property
     def pictures(self) -> bool:
         return bool(self.cfg.pictures)

@@ -60,7 +60,7 @@ class Parts:
         parts = cls(
             engine=build(cfg, "trainer"),
             tracker=build(cfg, "logger"),
-            defense=Chain(tuple(build(cfg, name, without=("seed",)) for name in defenses)),
+            defense=Chain(tuple(build(cfg, name) for name in defenses)),
             **built,
         )
         parts.check()
@@ -84,15 +84,10 @@ class Parts:
         self.attack.choose(data.train.labels)
 
 
-def build(cfg: DictConfig, key: str, without: tuple[str, ...] = ()) -> Any:
-    """Instantiate one group; whatever is wrong with its values becomes one sentence.
-
-    Keys of `without` are read elsewhere.
-    """
+def build(cfg: DictConfig, key: str) -> Any:
+    """Instantiate one group; whatever is wrong with its values becomes one sentence."""
     try:
-        node = plain_config(cfg, key)
-        kept = {name: node[name] for name in node if name not in without} if node else node
-        return instantiate(kept, _convert_="all")
+        return instantiate(plain_config(cfg, key), _convert_="all")
     except (InstantiationException, ValidationError, OmegaConfBaseException) as error:
         raise ConfigError(sentence(key, error)) from None
 

@@ -12,9 +12,7 @@ from backdoor_lab.models import Classifier, load_purified, save_purified
 from backdoor_lab.models.saved import WEIGHTS
 from backdoor_lab.records import Record
 from backdoor_lab.reports.run_pictures import draw_pictures
-from backdoor_lab.seeds import derive
 from backdoor_lab.tasks._base import Task
-from backdoor_lab.tasks.warnings import warn_of_missing_target, warn_of_weak_backdoor
 
 if TYPE_CHECKING:
     from backdoor_lab.run.job import Job
@@ -34,16 +32,13 @@ class Purify(Task):
         data = job.load()
         parts.attach(data, seed)
         parts.aux.foresee(data)
-        parts.defense.attach(engine, data.spec, derive(job.seed_of("defense"), "defense"))
+        parts.defense.attach(engine, data.spec, seed)
         parts.defense.check_model(parts.model.build(data.spec, seed))
 
         victim = parts.victim.bring(parts.attack, job.workshop(data))
         job.lap("victim")
-        aux = parts.aux.draw(data, victim.poisoned, derive(job.seed_of("aux"), "aux"))
-        warn_of_missing_target(aux, victim.attack)
-        aux = parts.calibration.calibrate(
-            victim.model, aux, engine, derive(job.seed_of("aux"), "calibration")
-        )
+        aux = parts.aux.draw(data, victim.poisoned, seed)
+        aux = parts.calibration.calibrate(victim.model, aux, engine, seed)
         job.lap("calibration")
         with PeakMemory(engine.device) as memory:
             purified = cast(Classifier, parts.defense.purify(victim.model, aux))
@@ -51,7 +46,6 @@ class Purify(Task):
 
         exam = Examination.of(data, victim.attack)
         before, after = (evaluate(model, exam, engine) for model in (victim.model, purified))
-        warn_of_weak_backdoor(before)
         job.lap("evaluate")
         models = {"victim": victim.model, "purified": purified}
         record = replace(

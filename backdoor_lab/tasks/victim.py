@@ -9,7 +9,6 @@ from backdoor_lab.evaluation.costs import measure
 from backdoor_lab.evaluation.examination import Examination, evaluate
 from backdoor_lab.records import Record
 from backdoor_lab.tasks._base import Task
-from backdoor_lab.tasks.warnings import warn_of_weak_backdoor
 
 if TYPE_CHECKING:
     from backdoor_lab.run.job import Job
@@ -26,7 +25,6 @@ class MakeVictim(Task):
         job.lap("victim")
         exam = Examination.of(data, victim.attack)
         scores = evaluate(victim.model, exam, engine)
-        warn_of_weak_backdoor(scores)
         job.lap("evaluate")
         return replace(
             job.record(victim),

@@ -23,7 +23,6 @@ def make(config, spec, engine):
     def build(name):
         node = OmegaConf.to_container(config(f"defense={name}").defense, resolve=True)
         node.pop("facts")
-        node.pop("seed")
         short = {key: value for key, value in SHORT.items() if key in node}
         chain = Chain((instantiate(node | short, _convert_="all"),))
         chain.attach(engine, spec, seed=0)

@@ -2,8 +2,6 @@
 
 import pytest
 
-from backdoor_lab.config.identity import run_identity, victim_identity
-from backdoor_lab.defenses import Chain
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.records import read_record
 from backdoor_lab.run.job import perform
@@ -73,33 +71,3 @@ def test_what_a_finished_run_lacks_is_made_from_what_is_stored(run):
     third, _ = run("aux=none", "pictures=true")
     assert (folder / "scores.png").exists()
     assert third.spent == second.spent  # no model was purified again
-
-
-def test_seeds_of_the_defender_leave_the_victim(config):
-    base = config(*QUICK, "aux=seen")
-    for key in ("aux.seed=1", "defense.seed=1"):
-        other = config(*QUICK, "aux=seen", key)
-        assert victim_identity(other) == victim_identity(base)
-        assert run_identity(other) != run_identity(base)
-
-
-def test_what_a_defense_holds_does_not_rebuild_the_trigger(run, monkeypatch):
-    handed = []
-    attach = Chain.attach
-    monkeypatch.setattr(
-        Chain, "attach", lambda self, *tools: (handed.append(tools[-1]), attach(self, *tools))
-    )
-    run("aux=none")
-    run("aux=none", "defense.seed=7", "force=true")
-    assert 0 not in handed
-    assert len(set(handed)) == 2
-
-
-def test_a_missing_target_class_is_said(run, caplog):
-    run("aux=seen", "aux.size=20", 'aux.classes=["1","2"]', "defense=none")
-    assert "no image of the target class 0" in caplog.text
-
-
-def test_a_victim_whose_attack_did_not_take_is_said(run, caplog):
-    run("aux=none", "attack.poison_rate=0.02")
-    assert "its attack did not take" in caplog.text
