@@ -66,7 +66,7 @@ def workshop(model: str, steps: int, folder: Path) -> Workshop:
     count = BATCH * steps
     pixels = torch.randint(0, 256, (count, *SPEC.shape), generator=draw, dtype=torch.uint8)
     images = ImageSet.of(pixels, torch.arange(count) % 10)
-    data = Data(SPEC, images, images.take(torch.arange(0)), images, "noise")
+    data = Data(SPEC, images, images.take(torch.arange(0)), images, "noise", len(images))
     with initialize_config_dir(str(CONF), version_base="1.3"):
         factory = instantiate(compose("config", [f"model={model}"]).model)
     identity = {"dataset": {"name": "noise"}, "model": model, "recipe": 1, "seed": 0, "root": None}
