@@ -68,7 +68,7 @@ def images(spec):
 def shop(spec, images, engine, tmp_path_factory):
     """An attacker's workshop over `images`; what attacks make there serves all tests."""
     nothing = images.take(torch.arange(0))
-    data = Data(spec, train=images, reserved=nothing, test=images, fingerprint="tiny")
+    data = Data(spec, images, reserved=nothing, test=images, fingerprint="tiny", original=60)
     factory = ModelFactory("preact_resnet18", options={"width": 16})
     identity = {"dataset": {"name": "tiny"}, "model": "narrow", "recipe": "one epoch", "seed": 0}
     recipe = Recipe(epochs=1, batch_size=20, lr=0.01)

@@ -3,60 +3,34 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from backdoor_lab.datasets import Data, ImageSet, stratified, without
+from backdoor_lab.aux_data._pool import Pool, as_many_each, some_classes, spread
+from backdoor_lab.aux_data._set import AuxiliarySet
+from backdoor_lab.datasets import Data, ImageSet
 from backdoor_lab.errors import ConfigError, spelled
-from backdoor_lab.seeds import generator_for
-from backdoor_lab.validation import Count, Rate, validated
+from backdoor_lab.seeds import derive, generator_for
+from backdoor_lab.validation import Count, Index, Rate, validated
 
-
-@dataclass(frozen=True)
-class AuxiliarySet:
-    """The defender's images; `labelled` says whether their labels may be read.
-
-    `images` is None where the defender holds nothing. Of an unlabelled set all labels are 0.
-    """
-
-    kind: str
-    images: ImageSet | None
-    labelled: bool
-    details: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def data(self) -> ImageSet:
-        """The images.
-
-        Raises:
-            ConfigError: there are none.
-        """
-        if self.images is None:
-            raise ConfigError("aux=none holds no images; allowed: any other aux")
-        return self.images
-
-    @property
-    def labelled_data(self) -> ImageSet:
-        """The images, for those who read the labels.
-
-        Raises:
-            ConfigError: the labels are not known.
-        """
-        if not self.labelled:
-            raise ConfigError("aux.labelled=false, but labels were asked for; allowed: true")
-        return self.data
+Some = Count | Annotated[tuple[Index, ...], Field(min_length=1)]
 
 
 class AuxiliaryKind(ABC):
     """Draws an auxiliary set of one kind.
 
     Args:
-        ratio: size as a share of the victim's training split, in (0, 1].
-        size: number of images; wins over `ratio`.
+        ratio: size as a share of what `ratio_base` names, in (0, 1].
+        ratio_base: the victim's training split, or the original training set.
+        per_class: images of each class; wins over `ratio`.
+        size: number of images; wins over both.
+        classes: so many classes of the pool, or these; None: all.
         labelled: whether the defender knows the labels.
+        poisoned: whether the clean originals of poisoned training images may be drawn.
+        seed: of the draw; None: the defender's.
 
     Attributes:
         holds_images: whether there are any images.
@@ -68,29 +42,33 @@ class AuxiliaryKind(ABC):
 
     @validated
     def __init__(
-        self, ratio: Rate | None = None, size: Count | None = None, labelled: bool = True
+        self,
+        ratio: Rate | None = None,
+        size: Count | None = None,
+        labelled: bool = True,
+        ratio_base: Literal["split", "original"] = "split",
+        per_class: Count | None = None,
+        classes: Some | None = None,
+        poisoned: Literal["originals", "left_out"] = "originals",
+        seed: int | None = None,
     ) -> None:
-        self.ratio = ratio
-        self.size = size
+        self.ratio, self.ratio_base = ratio, ratio_base
+        self.size, self.per_class = size, per_class
+        self.classes = classes
         self.labelled = labelled
+        self.poisoned = poisoned
+        self.seed = seed
         self.details: dict[str, Any] = {}
 
     @abstractmethod
-    def pool(self, data: Data, poisoned: Tensor | None, seed: int) -> ImageSet:
-        """All images of this kind, from which `draw` takes some.
+    def pool(self, data: Data, poisoned: Tensor | None, seed: int) -> Pool:
+        """All images of this kind, from which `draw` takes some; none is read or made yet.
 
         Args:
             data: the loaded data set; its test part is not for defenders.
-            poisoned: positions (P,) of poisoned images in `data.train`, to be left out; None where
-                nobody knows what the victim was trained on.
+            poisoned: positions (P,) of poisoned images in `data.train`; None where nobody knows
+                what the victim was trained on.
             seed: of whatever is drawn here.
-        """
-
-    @abstractmethod
-    def most(self, data: Data) -> int | None:
-        """How many images there are at most; None: as many as are asked for.
-
-        Cheap: files are counted but not read, and nothing is made.
 
         Raises:
             ConfigError: there are none.
@@ -105,53 +83,74 @@ class AuxiliaryKind(ABC):
         Raises:
             ConfigError: names the key, what was given and what is allowed.
         """
-        if self.ratio is None and self.size is None:
-            raise ConfigError("aux.ratio=null and aux.size=null; allowed: one of them is set")
+        if self.ratio is None and self.size is None and self.per_class is None:
+            raise ConfigError(
+                "aux.ratio=null, aux.per_class=null and aux.size=null; allowed: one of them is set"
+            )
         if self.needs_training and not training_known:
             raise ConfigError(
                 f"aux={spelled(self)} draws on the victim's training images, which are not known "
                 "of this victim; allowed: reserved, brightness, external, none"
             )
 
-    def foresee(self, data: Data) -> None:
-        """Refuse, before anything trains, what the data cannot give.
+    def foresee(self, data: Data, seed: int) -> None:
+        """Refuse, before anything trains, what the data cannot give to a `draw` with this seed.
 
         Raises:
             ConfigError: names the key, what was given and what is allowed.
         """
-        self._wanted(data, self.most(data))
+        seed = self._root(seed)
+        self._choose(data, self.pool(data, torch.empty(0, dtype=torch.int64), seed), seed)
 
     def draw(self, data: Data, poisoned: Tensor | None, seed: int) -> AuxiliarySet:
         """The auxiliary set, the same share of each class of the pool.
 
+        Args:
+            data: the loaded data set.
+            poisoned: as for `pool`.
+            seed: the defender's.
+
         Raises:
             ConfigError: the pool is too small, or nothing is left of it.
         """
+        seed = self._root(seed)
         pool = self.pool(data, poisoned, seed)
-        wanted = self._wanted(data, len(pool))
-        chosen = spread(pool.labels, wanted, generator_for(seed, "auxiliary"))
-        images = pool.take(chosen)
-        if not self.labelled:
-            images = ImageSet.of(images.images, torch.zeros_like(images.labels))
-        counts = pool.labels[chosen].bincount(minlength=data.spec.num_classes).tolist()
-        details = {**self.details, "size": wanted, "per_class": counts if self.labelled else None}
+        chosen = self._choose(data, pool, seed)
+        labels = pool.labels[chosen]
+        counts = labels.bincount(minlength=data.spec.num_classes).tolist()
+        details = {
+            **self.details, "size": len(chosen), "per_class": counts if self.labelled else None
+        }  # fmt: skip
+        known = labels if self.labelled else torch.zeros_like(labels)
+        images = ImageSet.of(pool.read(chosen), known)
         return AuxiliarySet(spelled(self), images, self.labelled, details)
 
-    def _wanted(self, data: Data, most: int | None) -> int:
-        """The number of images asked for, where `most` are there."""
-        wanted = self.size or round((self.ratio or 0) * len(data.train))
-        if wanted < 1 or (most is not None and wanted > most):
-            allowed = "1 or more" if most is None else f"1 to {most}, what this kind holds"
+    def wanted(self, data: Data) -> int:
+        """The number of images that `size` or `ratio` ask for.
+
+        Raises:
+            ConfigError: less than one.
+        """
+        base = data.original if self.ratio_base == "original" else len(data.train)
+        count = self.size or round((self.ratio or 0) * base)
+        if count < 1:
+            raise ConfigError(f"aux.ratio={self.ratio} means {count} images; allowed: 1 or more")
+        return count
+
+    def _root(self, seed: int) -> int:
+        """The root of all draws: from it, nobody learns the seed of the victim."""
+        return derive(seed if self.seed is None else self.seed, "aux")
+
+    def _choose(self, data: Data, pool: Pool, seed: int) -> Tensor:
+        """Sorted positions of the images that are drawn."""
+        among = some_classes(pool.labels, self.classes, generator_for(seed, "classes"))
+        labels, draw = pool.labels[among], generator_for(seed, "auxiliary")
+        if self.per_class and not self.size:
+            return among[as_many_each(labels, self.per_class, draw)]
+        count = self.wanted(data)
+        if count > len(among):
             raise ConfigError(
-                f"aux.size={self.size}, aux.ratio={self.ratio} mean {wanted} image(s); "
-                f"allowed: {allowed}"
+                f"aux.size={self.size}, aux.ratio={self.ratio} mean {count} image(s); "
+                f"allowed: 1 to {len(among)}, what this kind holds"
             )
-        return wanted
-
-
-def spread(labels: Tensor, count: int, draw: torch.Generator) -> Tensor:
-    """Sorted positions of exactly `count` images, each class in its proportion."""
-    chosen = stratified(labels, count / len(labels), draw)
-    others = without(len(labels), chosen)
-    more = others[torch.randperm(len(others), generator=draw)[: count - len(chosen)]]
-    return torch.cat([chosen, more]).sort().values
+        return among[spread(labels, count, draw)]

@@ -8,12 +8,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from backdoor_lab.aux_data._base import AuxiliaryKind
-from backdoor_lab.datasets import Data, DataSpec, ImageSet
+from backdoor_lab.aux_data._pool import Pool
+from backdoor_lab.aux_data._set import AuxiliarySet
+from backdoor_lab.datasets import Data, DataSpec
 from backdoor_lab.datasets.files import Files, decode_files, is_image
 from backdoor_lab.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 
 class FolderKind(AuxiliaryKind):
@@ -32,31 +37,44 @@ class FolderKind(AuxiliaryKind):
     exclude: str | None = None
 
     @abstractmethod
-    def most_made(self, data: Data) -> int | None:
-        """As `most`, where there is no folder."""
-
-    @abstractmethod
-    def make(self, data: Data, poisoned: Tensor | None, seed: int) -> ImageSet:
+    def made(self, data: Data, poisoned: Tensor | None, seed: int) -> Pool:
         """As `pool`, where there is no folder."""
 
     def check(self, training_known: bool = True) -> None:
         super().check(training_known)
-        if self.folder is not None:
-            check_folder(self.folder, self.key)
-
-    def most(self, data: Data) -> int | None:
         if self.folder is None:
-            return self.most_made(data)
-        return len(self._files(self.folder, data.spec))
+            return
+        check_folder(self.folder, self.key)
+        if not self.labelled and (self.classes or self.per_class):
+            raise ConfigError(
+                f"aux.classes={self.classes} and aux.per_class={self.per_class}, but "
+                f"aux.labelled=false leaves the classes of {self.key} unknown; allowed: null, null"
+            )
 
-    def pool(self, data: Data, poisoned: Tensor | None, seed: int) -> ImageSet:
+    def pool(self, data: Data, poisoned: Tensor | None, seed: int) -> Pool:
         if self.folder is None:
-            return self.make(data, poisoned, seed)
+            return self.made(data, poisoned, seed)
         files = self._files(self.folder, data.spec)
         if self.labelled:
-            self.details = {"missing": missing_classes(files, data.spec, self.folder)}
-        size = data.spec.shape[1]
-        return ImageSet.of(*decode_files(files, size, f"images of {self.key}", self.key))
+            self.details = {"missing": missing_classes(files, data.spec)}
+        size, title = data.spec.shape[1], f"images of {self.key}"
+
+        def read(chosen: Tensor) -> Tensor:
+            return decode_files([files[one] for one in chosen.tolist()], size, title, self.key)[0]
+
+        return Pool(torch.tensor([label for _, label in files]), read)
+
+    def draw(self, data: Data, poisoned: Tensor | None, seed: int) -> AuxiliarySet:
+        drawn = super().draw(data, poisoned, seed)
+        if missing := drawn.details.get("missing"):
+            log.warning(
+                "%s holds no images of %d of %d classes: %s",
+                self.folder,
+                len(missing),
+                data.spec.num_classes,
+                _some(missing),
+            )
+        return drawn
 
     def _files(self, folder: Path, spec: DataSpec) -> Files:
         check_folder(folder, self.key)
@@ -113,19 +131,10 @@ def image_files(folder: Path, exclude: str | None) -> list[Path]:
     ]
 
 
-def missing_classes(files: Files, spec: DataSpec, folder: Path) -> list[str]:
-    """The classes of which `files` has no image; also logged."""
+def missing_classes(files: Files, spec: DataSpec) -> list[str]:
+    """The classes of which `files` has no image."""
     present = {label for _, label in files}
-    missing = [name for label, name in enumerate(spec.classes) if label not in present]
-    if missing:
-        logging.getLogger(__name__).warning(
-            "%s holds no images of %d of %d classes: %s",
-            folder,
-            len(missing),
-            len(spec.classes),
-            _some(missing),
-        )
-    return missing
+    return [name for label, name in enumerate(spec.classes) if label not in present]
 
 
 def _some(names: Iterable[str], most: int = 10) -> str:

@@ -35,20 +35,21 @@ def _glyph_names(font: Path, characters: tuple[str, ...]) -> list[str]:
 
 def printed(
     characters: tuple[str, ...], versions: int, cells: int, draw: torch.Generator
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
     """Every character in every font, `versions` times with another size, turn and place.
 
     Returns:
-        Ink (N, cells, cells) in [0, 1] and labels (N,).
+        Ink (fonts * characters * versions, cells, cells) in [0, 1], in that order.
     """
-    ink, labels = [], []
-    for font in fonts_with(characters):
-        face = ImageFont.truetype(str(font), GLYPH)
-        for label, character in enumerate(characters):
-            for _ in range(versions):
-                ink.append(_stamp(character, face, cells, torch.rand(4, generator=draw)))
-                labels.append(label)
-    return torch.stack(ink), torch.tensor(labels)
+    faces = (ImageFont.truetype(str(font), GLYPH) for font in fonts_with(characters))
+    return torch.stack(
+        [
+            _stamp(character, face, cells, torch.rand(4, generator=draw))
+            for face in faces
+            for character in characters
+            for _ in range(versions)
+        ]
+    )
 
 
 def _stamp(character: str, face: ImageFont.FreeTypeFont, cells: int, variation: Tensor) -> Tensor:

@@ -5,37 +5,38 @@ Differs   the factor is drawn from our own seeded stream instead of torchvision'
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from backdoor_lab.aux_data._pool import Pool
 from backdoor_lab.aux_data.reserved import Reserved
-from backdoor_lab.datasets import Data, ImageSet, truncate
+from backdoor_lab.datasets import Data, truncate
 from backdoor_lab.seeds import generator_for
-from backdoor_lab.validation import Count, Fraction, Rate, validated
+from backdoor_lab.validation import Fraction, validated
 
 
 class Brightness(Reserved):
     """Draws from the reserved images after a change of their brightness.
 
     Args:
-        ratio: size as a share of the victim's training split, in (0, 1].
-        size: number of images; wins over `ratio`.
-        labelled: whether the defender knows the labels.
         strength: factors are uniform in [1 - strength, 1 + strength].
+        options: what every kind takes.
     """
 
     @validated
-    def __init__(
-        self, ratio: Rate | None, size: Count | None, labelled: bool, strength: Fraction
-    ) -> None:
-        super().__init__(ratio, size, labelled)
+    def __init__(self, strength: Fraction, **options: Any) -> None:
+        super().__init__(**options)
         self.strength = strength
 
-    def pool(self, data: Data, poisoned: Tensor | None, seed: int) -> ImageSet:
+    def pool(self, data: Data, poisoned: Tensor | None, seed: int) -> Pool:
         reserved = super().pool(data, poisoned, seed)
         uniform = torch.rand(len(reserved), generator=generator_for(seed, "brightness"))
         factors = 1 + self.strength * (2 * uniform - 1)
-        return ImageSet.of(brighten(reserved.images, factors), reserved.labels)
+        return Pool(
+            reserved.labels, lambda chosen: brighten(reserved.read(chosen), factors[chosen])
+        )
 
 
 def brighten(images: Tensor, factors: Tensor) -> Tensor:

@@ -1,13 +1,15 @@
 """External: images of the same classes from elsewhere.
 
 Paper     GIC (Wei et al.) uses CINIC-10's ImageNet part for CIFAR-10: give its `train` folder
-Differs   classes that are single characters (digits) need no folder: they are printed with
-          matplotlib's fonts, in the grey levels of the training images
+Differs   some data sets need no folder: those that bring such images (mnist: digits by other
+          writers), and those whose classes are single characters (digits), which are printed with
+          matplotlib's fonts in the grey levels of the training images
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,23 +18,23 @@ from torch import Tensor
 
 from backdoor_lab.aux_data._folder import FolderKind
 from backdoor_lab.aux_data._fonts import fonts_with, printed
+from backdoor_lab.aux_data._pool import Pool
 from backdoor_lab.datasets import Data, DataSpec, ImageSet, evenly
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.seeds import generator_for
-from backdoor_lab.validation import Count, Rate, validated
+from backdoor_lab.validation import Count, validated
 
 
 class External(FolderKind):
-    """Draws from a folder of the user's, or from printed characters.
+    """Draws from a folder of the user's, from what the data set brings, or from printed characters.
 
     Args:
-        ratio: size as a share of the victim's training split, in (0, 1].
-        size: number of images; wins over `ratio`.
-        labelled: whether the defender knows the labels.
-        folder: class folders of images; None: print the classes, if they are characters.
+        folder: class folders of images; None: what the data set brings; else the classes printed,
+            if they are characters.
         exclude: files whose name contains this are left out.
         versions: printed images of each character in each font.
         cells: printed characters have so many cells a side before they are enlarged.
+        options: what every kind takes.
     """
 
     key = "paths.external"
@@ -40,26 +42,27 @@ class External(FolderKind):
     @validated
     def __init__(
         self,
-        ratio: Rate | None,
-        size: Count | None,
-        labelled: bool,
         folder: Path | None,
         exclude: str | None,
         versions: Count,
         cells: Count,
+        **options: Any,
     ) -> None:
-        super().__init__(ratio, size, labelled)
+        super().__init__(**options)
         self.folder, self.exclude = folder, exclude
         self.versions, self.cells = versions, cells
 
-    def most_made(self, data: Data) -> int:
+    def made(self, data: Data, poisoned: Tensor | None, seed: int) -> Pool:
+        if data.elsewhere is not None:
+            return Pool.of(data.elsewhere)
         names = self._characters(data.spec)
-        return len(fonts_with(names)) * len(names) * self.versions
 
-    def make(self, data: Data, poisoned: Tensor | None, seed: int) -> ImageSet:
-        names, draw = self._characters(data.spec), generator_for(seed, "printed")
-        ink, labels = printed(names, self.versions, self.cells, draw)
-        return ImageSet.of(like(data.train, ink), labels)
+        def read(chosen: Tensor) -> Tensor:
+            draw = generator_for(seed, "printed")
+            return like(data.train, printed(names, self.versions, self.cells, draw)[chosen])
+
+        each = torch.arange(len(names)).repeat_interleave(self.versions)
+        return Pool(each.repeat(len(fonts_with(names))), read)
 
     def _characters(self, spec: DataSpec) -> tuple[str, ...]:
         """The classes, which can be printed only where each is one character."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from backdoor_lab.aux_data._base import AuxiliaryKind, AuxiliarySet
-from backdoor_lab.datasets import Data, ImageSet
+from backdoor_lab.aux_data._base import AuxiliaryKind
+from backdoor_lab.aux_data._pool import Pool
+from backdoor_lab.aux_data._set import AuxiliarySet
+from backdoor_lab.datasets import Data
 
 
 class NoAuxiliary(AuxiliaryKind):
@@ -17,14 +19,11 @@ class NoAuxiliary(AuxiliaryKind):
     def check(self, training_known: bool = True) -> None:
         """Any size will do."""
 
-    def most(self, data: Data) -> int:
-        return 0
-
-    def foresee(self, data: Data) -> None:
+    def foresee(self, data: Data, seed: int) -> None:
         """Nothing is asked of the data."""
 
-    def pool(self, data: Data, poisoned: Tensor | None, seed: int) -> ImageSet:
-        return data.train.take(torch.empty(0, dtype=torch.int64))
+    def pool(self, data: Data, poisoned: Tensor | None, seed: int) -> Pool:
+        return Pool.of(data.train.take(torch.empty(0, dtype=torch.int64)))
 
     def draw(self, data: Data, poisoned: Tensor | None, seed: int) -> AuxiliarySet:
         return AuxiliarySet("none", None, self.labelled)

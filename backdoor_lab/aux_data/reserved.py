@@ -5,20 +5,18 @@ from __future__ import annotations
 from torch import Tensor
 
 from backdoor_lab.aux_data._base import AuxiliaryKind
-from backdoor_lab.datasets import Data, ImageSet
+from backdoor_lab.aux_data._pool import Pool
+from backdoor_lab.datasets import Data
 from backdoor_lab.errors import ConfigError, spelled
 
 
 class Reserved(AuxiliaryKind):
     """Draws from the part that the split has reserved."""
 
-    def most(self, data: Data) -> int:
+    def pool(self, data: Data, poisoned: Tensor | None, seed: int) -> Pool:
         if not len(data.reserved):
             raise ConfigError(
                 f"dataset.reserved=0, or too small a share, leaves no image for "
                 f"aux={spelled(self)}; allowed: a larger share"
             )
-        return len(data.reserved)
-
-    def pool(self, data: Data, poisoned: Tensor | None, seed: int) -> ImageSet:
-        return data.reserved
+        return Pool.of(data.reserved)

@@ -30,6 +30,7 @@ class Schema:
     """The top level; a key that is not here is refused."""
 
     seed: int = 0
+    defender_seed: int | None = None
     force: bool = False
     pictures: bool = True
     keep_model: bool = True

@@ -6,12 +6,16 @@ import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from torch import Tensor
 
 from backdoor_lab.datasets._images import DataSpec, ImageSet, evenly, stratified, without
 from backdoor_lab.seeds import generator_for
 from backdoor_lab.validation import Count, Fraction, Index, validated
+
+Part = Literal["train", "test"]
+RESERVED: dict[Part, float] = {"train": 0.05, "test": 0.5}  # GIC; BCU
 
 
 @dataclass(frozen=True)
@@ -27,13 +31,25 @@ class RawImages:
 
 @dataclass(frozen=True)
 class Data:
-    """A loaded data set: `train` is what a victim sees, `reserved` what nobody has seen."""
+    """A loaded data set: `train` is what a victim sees, `reserved` what nobody has seen.
+
+    Attributes:
+        spec: what everybody may know.
+        train: what a victim is trained on.
+        reserved: kept from victims and from the test.
+        test: what models are judged by.
+        fingerprint: of all images.
+        original: number of the official training images, of which `train` may be a part.
+        elsewhere: images of the same classes from another source, where the data set brings some.
+    """
 
     spec: DataSpec
     train: ImageSet
     reserved: ImageSet
     test: ImageSet
     fingerprint: str
+    original: int
+    elsewhere: ImageSet | None = None
 
 
 class Dataset(ABC):
@@ -48,7 +64,10 @@ class Dataset(ABC):
         padding: of the random crop in training, in pixels.
         flip: whether training mirrors images.
         split_seed: seed of the split, the same for all seeds of a run.
-        reserved: share of the official training images that the victim never sees.
+        reserved: share of `reserved_from` that is kept apart; None: 0.05 of the training images,
+            half of the test images.
+        reserved_from: official images that the reserved ones are taken from; with `test`, victims
+            see the whole training set, and models are judged by what is left of the test set.
         limit_train: at most so many training images (stratified), for quick trials.
         limit_test: likewise for the test images.
         root: where the files lie.
@@ -66,7 +85,8 @@ class Dataset(ABC):
         padding: Index,
         flip: bool,
         split_seed: int,
-        reserved: Fraction,
+        reserved: Fraction | None,
+        reserved_from: Part,
         limit_train: Count | None,
         limit_test: Count | None,
         root: Path | None,
@@ -77,7 +97,8 @@ class Dataset(ABC):
         self.num_classes = num_classes
         self.mean, self.std = mean, std
         self.padding, self.flip = padding, flip
-        self.split_seed, self.reserved = split_seed, reserved
+        self.split_seed, self.reserved_from = split_seed, reserved_from
+        self.reserved = RESERVED[reserved_from] if reserved is None else reserved
         self.limit_train, self.limit_test = limit_train, limit_test
         self.root, self.cache = root, cache
 
@@ -92,22 +113,31 @@ class Dataset(ABC):
     def read(self) -> RawImages:
         """The images, decoded and resized to `image_size`."""
 
+    def elsewhere(self) -> ImageSet | None:
+        """Images of the same classes from another source, if the data set brings some."""
+        return None
+
     def load(self) -> Data:
         """Read, limit and split: train, reserved and test are disjoint and stratified."""
         raw = self.read()
         train = self._limited(raw.train_images, raw.train_labels, self.limit_train, "train")
         test = self._limited(raw.test_images, raw.test_labels, self.limit_test, "test")
+        parts: dict[Part, ImageSet] = {"train": train, "test": test}
+        whole = parts[self.reserved_from]
         draw = generator_for(self.split_seed, "reserved")
-        held = stratified(train.labels, self.reserved, draw)
+        held = stratified(whole.labels, self.reserved, draw)
+        parts[self.reserved_from] = whole.take(without(len(whole), held))
         spec = DataSpec(
             self.name, raw.classes, train.shape, self.mean, self.std, self.padding, self.flip
         )
         return Data(
             spec,
-            train=train.take(without(len(train), held)),
-            reserved=train.take(held),
-            test=test,
+            train=parts["train"],
+            reserved=whole.take(held),
+            test=parts["test"],
             fingerprint=_fingerprint(train, test),
+            original=len(train),
+            elsewhere=self.elsewhere(),
         )
 
     def _limited(self, images: Tensor, labels: Tensor, limit: int | None, part: str) -> ImageSet:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,8 @@ class Examination:
 
     `triggered` (M images) carries the true labels; `wanted` (M,) is what the attacker wants of
     them, `counted` (M,) their positions in the test set. `crossed` are all test images as they only
-    look triggered, where the attack has such.
+    look triggered, where the attack has such. `target` is the one class that triggered images are to
+    be taken for, if there is one.
     """
 
     clean: ImageSet
@@ -29,6 +30,7 @@ class Examination:
     counted: Tensor
     classes: tuple[str, ...]
     crossed: ImageSet | None = None
+    target: int | None = None
 
     @classmethod
     def of(cls, data: Data, attack: Attack | None) -> Examination:
@@ -44,7 +46,8 @@ class Examination:
         crossed = None
         if attack.crosses:
             crossed = ImageSet.of(attack.stamp_cross(test.images), test.labels)
-        return cls(test, triggered, wanted, positions, classes, crossed)
+        target = attack.target if len(positions) and not attack.all_to_all else None
+        return cls(test, triggered, wanted, positions, classes, crossed, target)
 
     def stealth(self) -> dict[str, float] | None:
         """How far (up to 1,000) triggered images are from clean ones; None where none changed."""
@@ -54,14 +57,25 @@ class Examination:
 
 
 def evaluate(model: nn.Module, exam: Examination, engine: Engine) -> Scores:
-    """ACC over all clean test images; ASR and RA over the triggered ones that count."""
-    acc = accuracy(engine.predict(model, exam.clean), exam.clean.labels)
+    """ACC over all clean test images, and by class; ASR and RA over the triggered ones that count."""
+    answers = engine.predict(model, exam.clean)
+    acc = accuracy(answers, exam.clean.labels)
+    each = class_accuracies(answers, exam.clean.labels)
+    of_target = None if exam.target is None else each.get(exam.target)
+    clean = Scores(acc, acc_target=of_target, acc_worst=min(each.values()))
     if not len(exam.triggered):
-        return Scores(acc)
+        return clean
     answers = engine.predict(model, exam.triggered)
     asr = accuracy(answers, exam.wanted)
     ra = accuracy(answers, exam.triggered.labels)
     if exam.crossed is None:
-        return Scores(acc, asr, ra)
+        return replace(clean, asr=asr, ra=ra)
     cross = accuracy(engine.predict(model, exam.crossed), exam.crossed.labels)
-    return Scores(acc, asr, ra, cross)
+    return replace(clean, asr=asr, ra=ra, cross=cross)
+
+
+def class_accuracies(logits: Tensor, labels: Tensor) -> dict[int, float]:
+    """Accuracy of logits (N, C) on the images of each class among `labels` (N,)."""
+    labels = labels.cpu()
+    right = (logits.argmax(1).cpu() == labels).double()
+    return {int(label): right[labels == label].mean().item() for label in labels.unique()}

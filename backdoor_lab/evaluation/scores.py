@@ -15,6 +15,8 @@ class Scores:
         ra: share of the same ones that get their true class.
         cross: accuracy on images that only look triggered.
         der: defense effectiveness, of a purified model alone.
+        acc_target: accuracy on clean images of the target class; None where there is no one class.
+        acc_worst: accuracy on clean images of the class that fares worst.
     """
 
     acc: float
@@ -22,6 +24,8 @@ class Scores:
     ra: float | None = None
     cross: float | None = None
     der: float | None = None
+    acc_target: float | None = None
+    acc_worst: float | None = None
 
 
 def defense_effectiveness(before: Scores, after: Scores) -> float | None:

@@ -60,6 +60,7 @@ class Record:
         task: what was done, such as `purify`.
         choices: the chosen name of each group.
         seed: of the run.
+        defender_seed: where the defender's is another one.
         command: repeats it.
         made_from: what shaped it; None of a run that failed.
         chain: the defenses, first to last.
@@ -80,6 +81,7 @@ class Record:
     seed: int
     command: str
     made_from: MadeFrom | None = None
+    defender_seed: int | None = None
     chain: tuple[str, ...] = ()
     victim: Scores | None = None
     purified: Scores | None = None

@@ -17,6 +17,8 @@ INK, FAINT = "#222222", "#6b6b6b"
 STAGES = {"victim": "#D55E00", "purified": "#0072B2"}  # Okabe and Ito: safe for the colour-blind
 MEANINGS = {
     "acc": "ACC\nclean images,\ntrue class\n(high is good)",
+    "acc_target": "target\nclean images\nof that class\n(high is good)",
+    "acc_worst": "worst\nclean images of\nthe worst class\n(high is good)",
     "asr": "ASR\nwith trigger,\nattacker's class\n(low is good)",
     "ra": "RA\nwith trigger,\ntrue class\n(high is good)",
 }
@@ -73,13 +75,13 @@ def spectrum(difference: Tensor) -> Tensor:
 
 
 def score_picture(path: Path, record: Record) -> None:
-    """ACC, ASR and RA of the victim and of the purified model, as bars.
+    """ACC (of all, the target and the worst class), ASR and RA of both models, as bars.
 
     Args:
         path: of the PNG file to write.
         record: of the run.
     """
-    figure = Figure(figsize=(6.4, 4.4), dpi=150, layout="constrained")
+    figure = Figure(figsize=(8.4, 4.4), dpi=150, layout="constrained")
     axes = figure.subplots()
     for offset, (stage, color) in zip((-0.2, 0.2), STAGES.items(), strict=True):
         for place, name in enumerate(RATES):

@@ -10,7 +10,15 @@ from rich.table import Table
 from backdoor_lab.evaluation.scores import Scores
 from backdoor_lab.records import Record
 
-RATES = ("acc", "asr", "ra")
+RATES = {
+    "acc": "ACC",
+    "acc_target": "target",
+    "acc_worst": "worst",
+    "asr": "ASR",
+    "ra": "RA",
+}  # by the name of a score; ACC of the target class and of the worst one stand beside the ACC
+CHANGES = ("acc", "asr", "ra")
+BY_CLASS = ("acc_target", "acc_worst")
 DASH = "–"
 CHOICES = (
     "task",
@@ -22,12 +30,16 @@ CHOICES = (
     "calibration",
     "protocol",
     "seed",
+    "defender_seed",
 )
 
 
 def choice(record: Record, name: str) -> str | None:
-    """What was chosen, of a group, the task or the seed."""
+    """What was chosen, of a group, the task or a seed."""
+    defender = record.defender_seed
     own = {"task": record.task, "seed": str(record.seed)}
+    if defender is not None:
+        own["defender_seed"] = str(defender)
     return own.get(name) or record.choices.get(name)
 
 
@@ -55,8 +67,9 @@ def result_table(record: Record) -> Table:
     """Victim and, where there is one, purified model of a run."""
     table = Table(title=run_title(record), caption=_costs(record), title_justify="left")
     table.add_column("model")
-    for name in ("ACC %", "ASR %", "RA %", "DER %", "seconds"):
-        table.add_column(name, justify="right")
+    for name in (*RATES.values(), "DER"):
+        table.add_column(f"{name} %", justify="right")
+    table.add_column("seconds", justify="right")
     spent = record.spent
     note = " (cached)" if spent.victim_cached else ""
     rows = [(f"victim{note}", record.victim, spent.seconds.get("victim"))]
@@ -68,7 +81,10 @@ def result_table(record: Record) -> Table:
 
 
 def grid_table(records: Sequence[Record]) -> Table:
-    """A row a run, `victim → purified` in percent; choices that all runs share are the title."""
+    """A row a run, `victim → purified` in percent; choices that all runs share are the title.
+
+    The accuracies on the target class and on the worst one are those of the last model.
+    """
     seen = {name: {choice(record, name) for record in records} for name in CHOICES}
     varying = [name for name, values in seen.items() if len(values) > 1]
     shared = [name for name in CHOICES[1:] if len(seen[name]) == 1 and None not in seen[name]]
@@ -77,13 +93,14 @@ def grid_table(records: Sequence[Record]) -> Table:
     table = Table(title=", ".join([count, *common]), title_justify="left")
     for name in varying:
         table.add_column(name, overflow="fold")
-    for name in ("ACC %", "ASR %", "RA %", "DER %", "seconds"):
+    for name in ("ACC %", "ASR %", "RA %", "target, worst %", "DER %", "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
     for record in records:
         victim, purified = record.victim, record.purified
         table.add_row(
             *(choice(record, name) or DASH for name in varying),
-            *(f"{rate(victim, name, 1)} → {rate(purified, name, 1)}" for name in RATES),
+            *(f"{rate(victim, name, 1)} → {rate(purified, name, 1)}" for name in CHANGES),
+            ", ".join(rate(purified or victim, name, 1) for name in BY_CLASS),
             rate(purified, "der", 1),
             _seconds(record.spent.seconds.get("purify")),
         )

@@ -66,7 +66,9 @@ def asked_of(cfg: DictConfig) -> dict[str, Any]:
     files = (cfg.dataset.get(FACTS) or {}).get("files") or []
     root = OmegaConf.select(cfg, "dataset.root")
     settings = identity(cfg, ("dataset",))
-    versions = {name: version(name) for name in ("pillow", "scikit-learn", "torchvision")}
+    versions = {
+        name: version(name) for name in ("mlxtend", "pillow", "scikit-learn", "torchvision")
+    }
     code = CODE.of(settings)
     files_state = [state_below(str(Path(root) / name)) for name in files] if root else []
     return {"settings": settings, "files": files_state, "versions": versions, "code": code}

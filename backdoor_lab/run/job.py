@@ -49,6 +49,12 @@ class Job:
         return int(self.cfg.seed)
 
     @property
+    def defender_seed(self) -> int:
+        """Of all that the defender draws, which derives its seeds from it by purpose."""
+        given = self.cfg.defender_seed
+        return self.seed if given is None else int(given)
+
+    @property
     def pictures(self) -> bool:
         return bool(self.cfg.pictures)
 

@@ -6,13 +6,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from backdoor_lab.evaluation.costs import PeakMemory, measure
+from backdoor_lab.evaluation.doubts import doubt_auxiliary, doubt_victim
 from backdoor_lab.evaluation.examination import Examination, evaluate
 from backdoor_lab.evaluation.scores import defense_effectiveness
 from backdoor_lab.models import Classifier, load_purified, save_purified
 from backdoor_lab.models.saved import WEIGHTS
 from backdoor_lab.records import Record
 from backdoor_lab.reports.run_pictures import draw_pictures
+from backdoor_lab.seeds import derive
 from backdoor_lab.tasks._base import Task
+from backdoor_lab.tasks._clean import clean_accuracy
 
 if TYPE_CHECKING:
     from backdoor_lab.run.job import Job
@@ -28,28 +31,31 @@ class Purify(Task):
         parts.defense.check(parts.aux.holds_images, parts.aux.labelled)
 
     def run(self, job: Job) -> Record:
-        parts, engine, seed = job.parts, job.parts.engine, job.seed
+        parts, engine, seed = job.parts, job.parts.engine, job.defender_seed
         data = job.load()
-        parts.attach(data, seed)
-        parts.aux.foresee(data)
-        parts.defense.attach(engine, data.spec, seed)
-        parts.defense.check_model(parts.model.build(data.spec, seed))
+        parts.attach(data, job.seed)
+        parts.aux.foresee(data, seed)
+        parts.defense.attach(engine, data.spec, derive(seed, "defense"))
+        parts.defense.check_model(parts.model.build(data.spec, job.seed))
 
         victim = parts.victim.bring(parts.attack, job.workshop(data))
         job.lap("victim")
         aux = parts.aux.draw(data, victim.poisoned, seed)
-        aux = parts.calibration.calibrate(victim.model, aux, engine, seed)
+        exam = Examination.of(data, victim.attack)
+        doubt_auxiliary(aux, exam.target, exam.classes)
+        aux = parts.calibration.calibrate(victim.model, aux, engine, derive(seed, "calibration"))
         job.lap("calibration")
         with PeakMemory(engine.device) as memory:
             purified = cast(Classifier, parts.defense.purify(victim.model, aux))
         job.lap("purify")
 
-        exam = Examination.of(data, victim.attack)
         before, after = (evaluate(model, exam, engine) for model in (victim.model, purified))
+        doubt_victim(before, clean_accuracy(job, victim.name))
         job.lap("evaluate")
         models = {"victim": victim.model, "purified": purified}
         record = replace(
             job.record(victim),
+            defender_seed=job.cfg.defender_seed,
             chain=job.names.chain,
             victim=before,
             purified=replace(after, der=defense_effectiveness(before, after)),

@@ -146,7 +146,7 @@ def test_values_are_those_of_the_papers(config, protocol, dataset, attack, rates
 def test_digits_keep_their_own_recipe_without_a_protocol(config):
     cfg = config("dataset=digits", "protocol=none")
     assert schedule(cfg) == ("cycle", 20)
-    assert (cfg.recipe.lr, cfg.recipe.epochs, cfg.dataset.reserved) == (0.1, 20, 0.05)
+    assert (cfg.recipe.lr, cfg.recipe.epochs, cfg.dataset.reserved) == (0.1, 20, None)
 
 
 def test_the_command_line_wins_over_the_protocol(config):

