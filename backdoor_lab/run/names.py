@@ -29,7 +29,7 @@ class Names:
         """From Hydra's choices; the data set by its own name, which a user may have changed."""
         chosen = choices_of(choices)
         read = (cfg.task.get(FACTS) or {}).get("groups", [])
-        kept = {group: chosen[group] for group in (*GROUPS, *read)}
+        kept = {group: chosen[group] for group in (*GROUPS, *read) if group in chosen}
         kept["dataset"] = str(cfg.dataset.name)
         return cls(chosen["task"], kept, overrides, int(cfg.seed))
 

@@ -52,11 +52,13 @@ def test_what_chooses_for_other_groups_composes_alone(config, choice):
 
 
 def accepted(target):
-    """Names of the parameters, with those of the parent that `**options` are handed on to."""
-    parameters = inspect.signature(target).parameters
-    names = set(parameters)
-    if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
-        names |= set(inspect.signature(target.__base__).parameters)
+    """Names of the parameters, with those of the parents that `**options` are handed on to."""
+    names = set()
+    for kind in getattr(target, "__mro__", [target]):
+        parameters = inspect.signature(kind).parameters
+        names |= set(parameters)
+        if all(one.kind is not inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
+            break
     return names
 
 
