@@ -28,7 +28,7 @@ def doubt_victim(scores: Scores, clean: float | None) -> None:
         )
     if clean is not None and clean - scores.acc > LOST:
         log.warning(
-            "the victim's ACC is %.1f %%, more than %.0f points below the %.1f %% of the clean model",
+            "the victim's ACC is %.1f %%, more than %.0f points below the clean model's %.1f %%",
             100 * scores.acc,
             100 * LOST,
             100 * clean,

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torchvision.datasets import FakeData
 
+from backdoor_lab.config import plain_config
 from backdoor_lab.datasets import RawImages
 from backdoor_lab.datasets.cache import cached
 from backdoor_lab.errors import ConfigError
@@ -24,7 +25,9 @@ ROOT = Path(__file__).parents[2]
 def configured(name, folder, **changes):
     config = OmegaConf.load(ROOT / "conf" / "dataset" / f"{name}.yaml")
     paths = {"paths": {"data": str(folder), "cache": str(folder / "cache")}}
-    return instantiate(OmegaConf.merge(config, paths, {"dataset": changes}).dataset)
+    return instantiate(
+        plain_config(OmegaConf.merge(config, paths, {"dataset": changes}), "dataset")
+    )
 
 
 def draw(file, size=(32, 32), mode="RGB", seed=0):
