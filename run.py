@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 
 from backdoor_lab.config import register, show_versions
 from backdoor_lab.run.launch import launch
+from backdoor_lab.run.signals import told_to_end
 
 register()
 
@@ -21,4 +22,5 @@ if __name__ == "__main__":
     if "--version" in sys.argv:
         show_versions()
     else:
-        main()
+        with told_to_end():
+            main()

@@ -25,8 +25,8 @@ def record(**changes):
         "seed": 0,
         "command": "python run.py",
         "chain": ("unibp",),
-        "victim": Scores(0.9144, 0.9441),
-        "purified": Scores(0.9056, 0.0147, 0.887, None, 0.9603),
+        "victim": Scores(0.9144, 0.9441, acc_target=0.95, acc_worst=0.81),
+        "purified": Scores(0.9056, 0.0147, 0.887, None, 0.9603, 0.123, 0.1),
         "spent": Spent(seconds, 1234.5, 41.2, True),
     }
     return Record(**facts | changes)

@@ -20,8 +20,8 @@ class Examination:
 
     `triggered` (M images) carries the true labels; `wanted` (M,) is what the attacker wants of
     them, `counted` (M,) their positions in the test set. `crossed` are all test images as they only
-    look triggered, where the attack has such. `target` is the one class that triggered images are
-    to be taken for, if there is one.
+    look triggered, where the attack has such. `target` is the class that the attacker wants of all
+    triggered images, if it is one.
     """
 
     clean: ImageSet
@@ -57,7 +57,7 @@ class Examination:
 
 
 def evaluate(model: nn.Module, exam: Examination, engine: Engine) -> Scores:
-    """ACC over all clean test images, and by class; ASR and RA over triggered ones that count."""
+    """ACC over the clean test images and by class; ASR and RA over the triggered that count."""
     answers = engine.predict(model, exam.clean)
     acc = accuracy(answers, exam.clean.labels)
     each = class_accuracies(answers, exam.clean.labels)

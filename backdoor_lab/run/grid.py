@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import logging
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ class Grid(Callback):
 
     def __init__(self) -> None:
         self.cells: list[Cell] = []
+        self.ended = False
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Compose and check every cell; bad ones end the grid before it begins.
@@ -61,6 +63,7 @@ class Grid(Callback):
                 bad += 1
         if bad:
             raise SystemExit(1)
+        atexit.register(self.leave)
         if all(cell.current for cell in self.cells):
             log.info("this grid is finished already; force=true runs it again")
             self.on_multirun_end(config)
@@ -68,6 +71,17 @@ class Grid(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Show the results, and name the cells that failed; the exit code says so too."""
+        self.ended = True
+        if self.sum_up():
+            raise SystemExit(1)
+
+    def leave(self) -> None:
+        """The summary of a grid that was asked to end before its time."""
+        if not self.ended:
+            self.sum_up()
+
+    def sum_up(self) -> int:
+        """Show the results, name the cells without one, and count these."""
         from backdoor_lab.console import console
         from backdoor_lab.reports.table import grid_table
 
@@ -80,8 +94,7 @@ class Grid(Callback):
             failure = read_failure(cell.folder)
             reason = failure.error if failure else "left no result"
             log.error("failed: %s (%s)", " ".join(cell.overrides), reason)
-        if failed:
-            raise SystemExit(1)
+        return len(failed)
 
 
 def checked(overrides: tuple[str, ...]) -> Cell:

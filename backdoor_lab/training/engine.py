@@ -20,7 +20,7 @@ from torchmetrics.functional.classification import multiclass_accuracy
 from backdoor_lab.callbacks import EpochLoss, FitProgress, Resume
 from backdoor_lab.datasets._images import ImageSet
 from backdoor_lab.device import chosen_device, resolved_precision
-from backdoor_lab.errors import ConfigError
+from backdoor_lab.errors import ConfigError, DivergedError
 from backdoor_lab.training.batches import Batches, Streamed
 from backdoor_lab.training.manual import Manual
 from backdoor_lab.training.supervised import Supervised
@@ -121,6 +121,8 @@ class Engine:
         self._run(module, batches, [*callbacks, *deepcopy(self.callbacks), *extra], folder)
         module.to(self.device)
         module.model.eval()
+        if not all(value.isfinite().all() for value in module.model.state_dict().values()):
+            raise DivergedError(f"{title}: weights are not finite, the training has diverged")
 
     def steps(self, batches: int) -> int:
         """How many of an epoch's `batches` are trained on."""

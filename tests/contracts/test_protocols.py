@@ -27,7 +27,7 @@ PREACT = {"model.architecture": "preact_resnet18", "model.options.width": 64}
 RESNET = {"model.architecture": "resnet18", "model.small_stem": True}
 WHOLE = {"recipe.drop_last": False}
 DROPPED = {"recipe.drop_last": True}
-BCU = {"recipe.lr": 0.1, "recipe.epochs": 200, "dataset.reserved": 0.1}
+BCU = {"recipe.lr": 0.1, "recipe.epochs": 200, "dataset.reserved_from": "test"}
 BCU_WARP = BCU | {"recipe.lr": 0.01}
 CC = BB | RESNET | {"recipe.epochs": 100}
 

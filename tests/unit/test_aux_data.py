@@ -15,6 +15,7 @@ from backdoor_lab.aux_data.synthetic import Synthetic
 from backdoor_lab.datasets import Data, ImageSet
 from backdoor_lab.datasets.digits import Digits
 from backdoor_lab.errors import ConfigError
+from backdoor_lab.seeds import derive
 
 NONE = torch.empty(0, dtype=torch.int64)
 
@@ -33,6 +34,7 @@ def data() -> Data:
         flip=False,
         split_seed=0,
         reserved=0.05,
+        reserved_from="train",
         limit_train=None,
         limit_test=None,
         root=None,
@@ -40,26 +42,37 @@ def data() -> Data:
     ).load()
 
 
-def external(folder=None, ratio=0.15, size=None, labelled=True):
-    return External(ratio, size, labelled, folder, "cifar10", 4, 8)
+def external(folder=None, ratio=0.15, size=None, labelled=True, **options):
+    options |= {"ratio": ratio, "size": size, "labelled": labelled}
+    return External(folder, "cifar10", 4, 8, **options)
 
 
-def synthetic(folder=None, ratio=0.15, size=None, labelled=True):
-    return Synthetic(ratio, size, labelled, folder, 20, 5)
+def synthetic(folder=None, ratio=0.15, size=None, labelled=True, **options):
+    return Synthetic(folder, 20, 5, ratio=ratio, size=size, labelled=labelled, **options)
+
+
+def brightness(ratio=0.03, size=None):
+    return Brightness(0.5, ratio=ratio, size=size)
+
+
+def whole(kind, data, poisoned=NONE):
+    """Every image of a kind, and its label."""
+    pool = kind.pool(data, poisoned, 0)
+    return ImageSet.of(pool.read(torch.arange(len(pool))), pool.labels)
 
 
 def kinds():
     return [
         Seen(0.05),
         Reserved(0.03),
-        Brightness(0.03, None, True, 0.5),
+        brightness(),
         synthetic(),
         external(),
     ]
 
 
 @pytest.mark.parametrize("kind", kinds(), ids=lambda kind: type(kind).__name__.lower())
-def test_drawn_to_size_and_by_seed_as_foreseen(kind, data):
+def test_drawn_to_size_and_by_seed(kind, data):
     kind.check()
     drawn = kind.draw(data, NONE, 0)
     assert drawn.kind == type(kind).__name__.lower()
@@ -68,32 +81,114 @@ def test_drawn_to_size_and_by_seed_as_foreseen(kind, data):
     assert torch.equal(drawn.data.images, kind.draw(data, NONE, 0).data.images)
     assert not torch.equal(drawn.data.images, kind.draw(data, NONE, 1).data.images)
     assert sum(drawn.details["per_class"]) == len(drawn.data)
-    kind.foresee(data)
-    assert kind.most(data) in (None, len(kind.pool(data, NONE, 0)))
 
 
 def test_none_holds_nothing(data):
     kind = NoAuxiliary()
     kind.check()
-    kind.foresee(data)
     assert kind.draw(data, NONE, 0).images is None
     assert len(kind.pool(data, NONE, 0)) == 0
 
 
-def test_seen_leaves_out_the_poisoned(data):
+def keys(images):
+    return {image.numpy().tobytes() for image in images}
+
+
+def test_seen_draws_clean_originals_unless_they_are_left_out(data):
     poisoned = torch.arange(0, len(data.train), 2)
-    pool = Seen(0.05).pool(data, poisoned, 0)
-    assert not torch.isin(pool.rows, data.train.rows[poisoned]).any()
-    assert len(pool) == len(data.train) - len(poisoned)
+    assert len(Seen(0.05).pool(data, poisoned, 0)) == len(data.train)
+    kept = whole(Seen(0.05, poisoned="left_out"), data, poisoned)
+    assert torch.equal(kept.images, data.train.images[1::2])
+
+
+def test_a_clean_label_attack_leaves_seen_its_target_class(data, caplog):
+    target = (data.train.labels == 3).nonzero().flatten()
+    drawn = Seen(0.1).draw(data, target, 0)
+    share = len(target) / len(data.train) * len(drawn.data)
+    assert abs(drawn.details["per_class"][3] - share) <= 1
+    assert not caplog.records
+    drawn = Seen(0.1, poisoned="left_out").draw(data, target, 0)
+    assert drawn.details["per_class"][3] == 0
+    assert [record.message for record in caplog.records] == [
+        "aux.poisoned=left_out keeps less than half of the share of class 3"
+    ]
+
+
+def test_a_generator_learns_the_target_class_of_a_clean_label_attack(data):
+    target = (data.train.labels == 3).nonzero().flatten()
+    assert synthetic().draw(data, target, 0).details["per_class"][3] > 10
+    left_out = synthetic(poisoned="left_out").draw(data, target, 0)
+    assert left_out.details["per_class"][3] == 0
+    assert len(left_out.data) == round(0.15 * len(data.train))
+
+
+@pytest.mark.parametrize("kind", [Seen(0.05), Reserved(0.03)], ids=["seen", "reserved"])
+def test_nothing_else_can_be_reached_through_an_auxiliary_set(kind, data):
+    drawn = kind.draw(data, NONE, 0).data
+    assert len(drawn.store) == len(drawn)
+    assert drawn.store.untyped_storage().nbytes() == drawn.nbytes
+    assert drawn.paint is None
+
+
+def test_a_size_is_a_share_of_the_split_or_of_the_original_set(data):
+    assert len(Seen(0.05).draw(data, NONE, 0).data) == round(0.05 * len(data.train))
+    assert len(Seen(0.05, ratio_base="original").draw(data, NONE, 0).data) == round(0.05 * 1437)
+    assert len(Seen(0.05, 7, ratio_base="original").draw(data, NONE, 0).data) == 7
+
+
+def test_as_many_of_each_class(data):
+    assert Seen(0.5, per_class=3).draw(data, NONE, 0).details["per_class"] == [3] * 10
+    assert len(Seen(0.5, per_class=3, size=7).draw(data, NONE, 0).data) == 7
+    assert synthetic(per_class=300).draw(data, NONE, 0).details["per_class"] == [300] * 10
+    with pytest.raises(ConfigError, match=r"aux\.per_class=500 .*allowed: 1 to \d+$"):
+        Seen(0.5, per_class=500).foresee(data, 0)
+
+
+@pytest.mark.parametrize("make", [Seen, Reserved, external, synthetic])
+def test_some_classes(make, data):
+    counts = make(ratio=0.01, classes=(0, 3)).draw(data, NONE, 0).details["per_class"]
+    assert [label for label, count in enumerate(counts) if count] == [0, 3]
+    taken = [
+        tuple(make(ratio=0.02, classes=4).draw(data, NONE, seed).data.labels.unique().tolist())
+        for seed in (0, 0, 1, 2)
+    ]
+    assert [len(labels) for labels in taken] == [4] * 4
+    assert taken[0] == taken[1]
+    assert len(set(taken)) > 1
+
+
+@pytest.mark.parametrize("classes", [11, (3, 10)])
+def test_classes_that_are_not_there_are_refused(classes, data):
+    with pytest.raises(ConfigError, match=r"aux\.classes=.*allowed"):
+        Seen(0.05, classes=classes).foresee(data, 0)
+
+
+def test_a_draw_has_a_seed_of_its_own(data):
+    own, same, other = (Seen(0.05, seed=1), 1), (Seen(0.05), 1), (Seen(0.05, seed=2), 1)
+    drawn = [kind.draw(data, NONE, seed).data.images for kind, seed in (own, same, other)]
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+    seeds = []
+    kind = Seen(0.05)
+    kind.pool = lambda data, poisoned, seed: seeds.append(seed) or Seen.pool(kind, data, NONE, 0)
+    kind.draw(data, NONE, 1)
+    assert seeds == [derive(1, "aux")]
+
+
+def test_what_a_data_set_brings_is_external(data):
+    elsewhere = data.train.take(torch.arange(300))
+    drawn = external().draw(replace(data, elsewhere=elsewhere), NONE, 0)
+    assert keys(drawn.data.images) <= keys(elsewhere.images)
 
 
 def test_reserved_is_disjoint_from_training(data):
     drawn = Reserved(0.03).draw(data, NONE, 0)
-    assert not torch.isin(drawn.data.rows, data.train.rows).any()
+    assert keys(drawn.data.images) <= keys(data.reserved.images)
+    assert keys(drawn.data.images).isdisjoint(keys(data.train.images))
 
 
 def test_brightness_keeps_labels_and_bounds_the_ratio(data):
-    pool = Brightness(0.03, None, True, 0.5).pool(data, NONE, 0)
+    pool = whole(brightness(), data)
     assert torch.equal(pool.labels, data.reserved.labels)
     before, after = data.reserved.images.float(), pool.images.float()
     ratio = (after / before).flatten(1)
@@ -109,7 +204,7 @@ def test_brighten_clamps_and_truncates():
 
 
 def test_generated_images_keep_class_and_levels(data):
-    pool = synthetic().pool(data, NONE, 0)
+    pool = whole(synthetic(), data)
     means = torch.stack(
         [data.train.images[data.train.labels == c].float().mean(0) for c in range(10)]
     ).flatten(1)
@@ -130,7 +225,7 @@ def test_fonts_that_print_digits():
 
 
 def test_printed_digits_are_many_and_grey_alike(data):
-    pool = external().pool(data, NONE, 0)
+    pool = whole(external(), data)
     assert len(pool) >= 400
     assert len(pool.images.flatten(1).unique(dim=0)) > 0.9 * len(pool)
     assert pool.images.min() == data.train.images.min()
@@ -168,8 +263,7 @@ def test_excluded_and_hidden_files_are_left_out(photographs, tmp_path):
     write(tmp_path, "cat", 3)
     (tmp_path / "cat" / "1.png").rename(tmp_path / "cat" / "cifar10-train-1.png")
     (tmp_path / "cat" / "._0.png").write_bytes(b"what macOS leaves")
-    assert external(tmp_path).most(photographs) == 2
-    assert external(tmp_path).pool(photographs, NONE, 0).images[:, 0, 0, 0].tolist() == [0, 20]
+    assert whole(external(tmp_path), photographs).images[:, 0, 0, 0].tolist() == [0, 20]
 
 
 @pytest.mark.parametrize("kind", [external, synthetic])
@@ -193,8 +287,8 @@ REFUSED = {
     "folder too small": (lambda folder: synthetic(folder, None, 9, False), "allowed: 1 to 2,"),
     "seen too small": (lambda folder: Seen(size=10**6), "allowed: 1 to 13"),
     "nothing reserved": (lambda folder: Reserved(0.1), r"dataset\.reserved=0.*aux=reserved"),
-    "nothing to brighten": (lambda folder: Brightness(0.1, None, True, 0.5), "aux=brightness"),
-    "less than an image": (lambda folder: synthetic(ratio=1e-9), "mean 0 image.*1 or more"),
+    "nothing to brighten": (lambda folder: brightness(), "aux=brightness"),
+    "less than an image": (lambda folder: synthetic(ratio=1e-9), "means 0 image.*1 or more"),
 }
 
 
@@ -204,13 +298,17 @@ def test_what_cannot_work_is_foreseen(case, photographs, tmp_path):
     (tmp_path / "none").mkdir()
     kind, sentence = REFUSED[case]
     with pytest.raises(ConfigError, match=sentence):
-        kind(tmp_path).foresee(empty(photographs))
+        kind(tmp_path).foresee(empty(photographs), 0)
 
 
 def test_a_reserved_part_bounds_the_size(data):
-    Brightness(None, len(data.reserved), True, 0.5).foresee(data)
+    brightness(None, len(data.reserved)).foresee(data, 0)
     with pytest.raises(ConfigError, match=f"allowed: 1 to {len(data.reserved)},"):
-        Reserved(size=len(data.reserved) + 1).foresee(data)
+        Reserved(size=len(data.reserved) + 1).foresee(data, 0)
+
+
+def test_nothing_is_foreseen_for_nothing(photographs):
+    NoAuxiliary().foresee(photographs, 0)
 
 
 def test_foreseeing_reads_no_image_and_makes_none(photographs, tmp_path, monkeypatch):
@@ -219,10 +317,27 @@ def test_foreseeing_reads_no_image_and_makes_none(photographs, tmp_path, monkeyp
 
     monkeypatch.setattr(Image, "open", refuse)
     monkeypatch.setattr("backdoor_lab.aux_data.synthetic.sample", refuse)
-    synthetic().foresee(photographs)
+    synthetic().foresee(photographs, 0)
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "0.png").touch()
-    external(tmp_path, None, 1).foresee(photographs)
+    external(tmp_path, None, 1).foresee(photographs, 0)
+
+
+def test_only_the_images_that_are_drawn_are_decoded(photographs, tmp_path, monkeypatch):
+    write(tmp_path, "cat", 20)
+    write(tmp_path, "dog", 20)
+    opened = []
+    plain = Image.open
+    monkeypatch.setattr(Image, "open", lambda file: opened.append(file) or plain(file))
+    external(tmp_path, ratio=None, size=6).draw(photographs, NONE, 0)
+    assert len(opened) == 6
+
+
+@pytest.mark.parametrize("key", ["classes", "per_class"])
+def test_classes_that_nobody_knows_are_refused(tmp_path, key):
+    with pytest.raises(ConfigError, match=rf"aux\.{key}=2.*aux\.labelled=false"):
+        external(tmp_path, labelled=False, **{key: 2}).check()
+    external(labelled=False, **{key: 2}).check()
 
 
 def test_a_damaged_image_is_named(photographs, tmp_path):
@@ -231,7 +346,7 @@ def test_a_damaged_image_is_named(photographs, tmp_path):
     with pytest.raises(
         ConfigError, match=r"paths\.external holds .*1\.png, which cannot be decoded"
     ):
-        external(tmp_path).draw(photographs, NONE, 0)
+        external(tmp_path, None, 2).draw(photographs, NONE, 0)
 
 
 def test_a_folder_that_is_not_there_is_refused_before_data_loads(tmp_path):

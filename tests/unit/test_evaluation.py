@@ -1,5 +1,7 @@
 """Who is asked what: triggered images that count, what the attacker wants of them, the rates."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +9,8 @@ from torch import nn
 from backdoor_lab.attacks.badnets import BadNets
 from backdoor_lab.attacks.none import NoAttack
 from backdoor_lab.attacks.wanet import WaNet
+from backdoor_lab.aux_data import AuxiliarySet
+from backdoor_lab.evaluation.doubts import doubt_auxiliary, doubt_victim
 from backdoor_lab.evaluation.examination import Examination, evaluate
 from backdoor_lab.evaluation.scores import Scores, defense_effectiveness
 from backdoor_lab.training import Recipe
@@ -70,8 +74,9 @@ def test_images_that_only_look_triggered_are_asked_for_their_class(examined, eng
     exam = examined(WaNet(0.1, TARGET))
     assert not torch.equal(exam.crossed.images, images.images)
     right, wrong = images.labels, (images.labels + 5) % 10
-    assert evaluate(Says(wrong, exam.wanted, right), exam, engine) == Scores(0, 1, 0, 1)
-    assert evaluate(Says(right, exam.wanted, wrong), exam, engine) == Scores(1, 1, 0, 0)
+    lost, kept = {"acc_target": 0, "acc_worst": 0}, {"acc_target": 1, "acc_worst": 1}
+    assert evaluate(Says(wrong, exam.wanted, right), exam, engine) == Scores(0, 1, 0, 1, **lost)
+    assert evaluate(Says(right, exam.wanted, wrong), exam, engine) == Scores(1, 1, 0, 0, **kept)
 
 
 @pytest.mark.parametrize("trigger", ["none at all", "unknown"])
@@ -79,6 +84,55 @@ def test_without_a_trigger_there_is_only_accuracy(examined, engine, images, shop
     unknown = trigger == "unknown"
     exam = Examination.of(shop.data, None) if unknown else examined(NoAttack())
     scores = evaluate(Says(images.labels), exam, engine)
-    assert scores == Scores(1, None, None)
+    assert scores == Scores(1, acc_worst=1)
     assert defense_effectiveness(scores, scores) is None
     assert exam.stealth() is None
+
+
+def test_a_forgotten_class_is_seen(examined, engine, images):
+    exam = examined(BadNets(0.1, TARGET))
+    forgets = torch.where(images.labels == TARGET, 4, images.labels)
+    forgets[5] = 0
+    scores = evaluate(Says(forgets, exam.triggered.labels), exam, engine)
+    assert (scores.acc_target, scores.acc_worst) == (0, 0)
+    assert scores.acc == pytest.approx(53 / 60)
+    worst = torch.where(images.labels == 5, 0, images.labels)
+    worst[TARGET] = 0
+    scores = evaluate(Says(worst, exam.triggered.labels), exam, engine)
+    assert scores.acc_target == pytest.approx(5 / 6)
+    assert scores.acc_worst == 0
+
+
+def test_all_to_all_has_no_target_class(examined, engine, images):
+    exam = examined(BadNets(0.1, TARGET, all_to_all=True))
+    assert exam.target is None
+    assert evaluate(Says(images.labels, exam.wanted), exam, engine).acc_target is None
+
+
+@pytest.mark.parametrize(
+    ("scores", "clean", "said"),
+    [
+        (Scores(0.9, 0.49), None, "ASR is 49.0 %, under 50 %"),
+        (Scores(0.9, 0.5), 1.0, ""),
+        (Scores(0.89, 0.9), 1.0, "more than 10 points below the clean model's 100.0 %"),
+        (Scores(0.9), None, ""),
+    ],
+)
+def test_doubtful_victims_are_said(scores, clean, said, caplog):
+    doubt_victim(scores, clean)
+    assert said in caplog.text
+    assert len(caplog.records) == bool(said)
+
+
+def test_a_set_without_the_target_class_is_said(images, spec, caplog):
+    others = AuxiliarySet("seen", images.take((images.labels != TARGET).nonzero().flatten()), True)
+    for aux, target in [
+        (others, None),
+        (others, 4),
+        (replace(others, labelled=False), TARGET),
+        (AuxiliarySet("none", None, True), TARGET),
+    ]:
+        doubt_auxiliary(aux, target, spec.classes)
+    assert not caplog.records
+    doubt_auxiliary(others, TARGET, spec.classes)
+    assert "no image of the target class 3" in caplog.text

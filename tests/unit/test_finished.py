@@ -69,7 +69,7 @@ LEARNING = [
     "trainer.gradient_clip_val=1", "recipe.epochs=3", "recipe.optimizer.momentum=0.5", "seed=1",
     "+trainer.callbacks.swa._target_=lightning.pytorch.callbacks.StochasticWeightAveraging",
 ]  # fmt: skip
-PURIFYING = ["defense.u=4", "aux=seen", "calibration=gic", "defense@then=ft"]
+PURIFYING = ["defender_seed=1", "defense.u=4", "aux=seen", "calibration=gic", "defense@then=ft"]
 
 
 @pytest.mark.parametrize("choice", NOT_IDENTITY)
@@ -143,7 +143,7 @@ def test_what_a_task_does_not_read_gives_no_other_folder(config):
     config()
     places = {
         compose("config", ["task=victim", *choice], return_hydra_config=True).hydra.sweep.subdir
-        for choice in ([], ["defense=ft"], ["aux=none"])
+        for choice in ([], ["defense=ft"], ["aux=none"], ["defender_seed=1"])
     }
     assert len(places) == 1
 

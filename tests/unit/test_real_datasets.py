@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torchvision.datasets import FakeData
 
-from backdoor_lab.config import without_facts
+from backdoor_lab.config import plain_config
 from backdoor_lab.datasets import RawImages
 from backdoor_lab.datasets.cache import cached
 from backdoor_lab.errors import ConfigError
@@ -25,8 +25,9 @@ ROOT = Path(__file__).parents[2]
 def configured(name, folder, **changes):
     config = OmegaConf.load(ROOT / "conf" / "dataset" / f"{name}.yaml")
     paths = {"paths": {"data": str(folder), "cache": str(folder / "cache")}}
-    merged = OmegaConf.merge(config, paths, {"dataset": changes}).dataset
-    return instantiate(without_facts(OmegaConf.to_container(merged, resolve=True)))
+    return instantiate(
+        plain_config(OmegaConf.merge(config, paths, {"dataset": changes}), "dataset")
+    )
 
 
 def draw(file, size=(32, 32), mode="RGB", seed=0):

@@ -62,6 +62,12 @@ def test_the_newest_of_each_cell_is_collected(tmp_path):
     assert found[tmp_path / "c"] == newer
 
 
+def test_purifications_with_other_seeds_are_other_cells(tmp_path):
+    for seed in (None, 0, 1):
+        record(defender_seed=seed).write(tmp_path / str(seed))
+    assert len(collect(tmp_path)) == 3
+
+
 def test_mean_and_deviation():
     assert mean_sd([0.5, 0.7, None]) == "60.0 ± 14.1"
     assert mean_sd([0.5]) == "50.0"
@@ -81,6 +87,7 @@ def test_records_and_finished_runs_load_no_torch():
 def test_summary_names_models():
     assert set(record().summary()) == {"victim", "purified", "seconds"}
     assert "purified" not in record(purified=None).summary()
+    assert {"acc_target", "acc_worst"} <= set(record().summary()["purified"])
 
 
 def test_spent_defaults_to_nothing():

@@ -44,11 +44,11 @@ def test_result_table(result):
     (purified,) = [line for line in lines if "purified" in line]
     assert [cell.strip() for cell in victim.split("│")[1:-1]] == [
         "victim (cached)",
-        *("91.44", "94.41", "–", "–", "41.2"),
+        *("91.44", "95.00", "81.00", "94.41", "–", "–", "41.2"),
     ]
     assert [cell.strip() for cell in purified.split("│")[1:-1]] == [
         "purified",
-        *("90.56", "1.47", "88.70", "96.03", "12.3"),
+        *("90.56", "12.30", "10.00", "1.47", "88.70", "96.03", "12.3"),
     ]
 
 
@@ -63,6 +63,13 @@ def test_grid_table_shows_what_varies(result):
     ]
     assert "91.4 → 90.6" in grid
     assert "91.4 → –" in grid
+    assert "12.3, 10.0" in grid
+    assert "95.0, 81.0" in grid
+
+
+def test_grid_table_tells_purifications_of_one_victim_apart():
+    grid = text(grid_table([record(), record(defender_seed=1)]))
+    assert [line.split("│")[1].strip() for line in grid.splitlines() if "│" in line] == ["–", "1"]
 
 
 def test_a_victim_alone_has_one_row():
