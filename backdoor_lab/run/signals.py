@@ -13,23 +13,22 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def told_to_end() -> Iterator[None]:
-    """Around a whole run: SIGTERM ends it with code 143, Ctrl-C with 130; nothing is left half."""
+    """Around a whole run: SIGTERM ends it with code 143, Ctrl-C with 130; nothing is left half.
+
+    Ctrl-C raises SystemExit, too: of a KeyboardInterrupt Lightning would make exit code 1.
+    """
 
     def leave(number: int, frame: FrameType | None) -> None:
         del frame
         raise SystemExit(128 + number)
 
-    signal.signal(signal.SIGTERM, leave)
+    known = {128 + number: number for number in (signal.SIGTERM, signal.SIGINT)}
+    for number in known.values():
+        signal.signal(number, leave)
     try:
         yield
-    except KeyboardInterrupt:
-        raise SystemExit(_said(signal.SIGINT)) from None
     except SystemExit as end:
-        if end.code == 128 + signal.SIGTERM:
-            _said(signal.SIGTERM)
+        if isinstance(end.code, int) and end.code in known:
+            name = known[end.code].name
+            log.error("ended by %s; the same command goes on where this one stopped", name)
         raise
-
-
-def _said(number: signal.Signals) -> int:
-    log.error("ended by %s; the same command goes on where this one stopped", number.name)
-    return 128 + number
