@@ -48,7 +48,7 @@ def test_keys_are_the_parameters_of_the_target(config, group, name):
     parameters = inspect.signature(target).parameters
     accepted = set(parameters)
     if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
-        accepted |= set(inspect.signature(target.__base__).parameters)  # handed on
+        accepted |= {key for base in target.__mro__ for key in inspect.signature(base).parameters}
     assert set(node) <= accepted
 
 
