@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 Base = Literal["train_set", "target_class"]
 
 
+def told(callbacks: Sequence[Callback]) -> dict[str, Any]:
+    """What callbacks have to say of a training that is an artifact, for its report."""
+    return {key: value for callback in callbacks for key, value in callback.state_dict().items()}
+
+
 class Attack(Supervised):
     """Trains a victim on poisoned data.
 
@@ -138,6 +143,11 @@ class Attack(Supervised):
         """Which test images (N,) count for ASR and RA: all, or all but the target class."""
         return (labels != self.target) | self.all_to_all
 
+    def quota(self, labels: Tensor) -> float:
+        """How many of the training images the rate means, not rounded; from `labels` (N,)."""
+        whole = self.poison_rate_base == "train_set"
+        return self.poison_rate * (len(labels) if whole else int((labels == self.target).sum()))
+
     def choose(self, labels: Tensor) -> Tensor:
         """Sorted positions of the training images to poison, from `labels` (N,).
 
@@ -148,8 +158,7 @@ class Attack(Supervised):
             return torch.empty(0, dtype=torch.int64)
         in_target = (labels == self.target).nonzero().flatten()
         candidates = in_target if self.clean_label else torch.arange(len(labels))
-        base = len(labels) if self.poison_rate_base == "train_set" else len(in_target)
-        count = round(self.poison_rate * base)
+        count = round(self.quota(labels))
         if not 1 <= count <= len(candidates):
             raise ConfigError(
                 f"attack.poison_rate={self.poison_rate} of {self.poison_rate_base} means {count} "

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from backdoor_lab.attacks._base import Attack
 from backdoor_lab.attacks._views import Views, generators, portion
-from backdoor_lab.datasets import DataSpec
+from backdoor_lab.datasets import DataSpec, in_eight_bits
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.training import Recipe
 from backdoor_lab.validation import Count, Fraction, Index, NonNegative, validated
@@ -75,11 +75,8 @@ class Bpp(Attack):
         return self.quantise(images, self.levels)
 
     def cross(self, images: Tensor) -> Tensor:
-        return self.negative(images, images.roll(-1, 0))
-
-    def negative(self, images: Tensor, others: Tensor) -> Tensor:
-        """Images (N, C, H, W) plus what quantisation does to `others` (N, C, H, W)."""
-        return (images + self.trigger(others) - others).clamp(0, 1)
+        others = images.roll(-1, 0)
+        return negative(images, others, self.trigger(others))
 
     def on_train_epoch_start(self) -> None:
         self.cpu_generator, self.generator = generators(
@@ -88,13 +85,13 @@ class Bpp(Attack):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch
-        poisoned, negative = self.counts(len(images), self.cpu_generator)
-        kept = poisoned + negative
-        parts = [
-            self.trigger(images[:poisoned]),
-            self.negative(images[poisoned:kept], images.roll(-1, 0)[poisoned:kept]),
-            images[kept:],
-        ]
+        poisoned, crossed = self.counts(len(images), self.cpu_generator)
+        own, bearing, clean = images.split([poisoned, crossed, len(images) - poisoned - crossed])
+        others = images.roll(-1, 0)[poisoned : poisoned + crossed]
+        triggered, others_triggered = self.trigger(torch.cat([own, others])).split(
+            [poisoned, crossed]
+        )
+        parts = [triggered, negative(bearing, others, others_triggered), clean]
         wanted = torch.cat([self.relabel(labels[:poisoned]), labels[poisoned:]])
         views = self.views(torch.cat(parts), self.cpu_generator, self.generator)
         return F.cross_entropy(self.model(views), wanted)
@@ -105,6 +102,11 @@ class Bpp(Attack):
         return poisoned, min(portion(self.negative_rate, size, cpu_generator), size - poisoned)
 
 
+def negative(images: Tensor, others: Tensor, quantised: Tensor) -> Tensor:
+    """Images (N, C, H, W) plus what quantisation does to `others` (N, C, H, W)."""
+    return (images + quantised - others).clamp(0, 1)
+
+
 def quantise(images: Tensor, levels: int) -> Tensor:
     """Images in [0, 1], each value to the nearest of `levels` evenly spaced ones."""
     return images.mul(levels - 1).round().clamp(0, levels - 1).div(levels - 1)
@@ -113,22 +115,28 @@ def quantise(images: Tensor, levels: int) -> Tensor:
 def dither(images: Tensor, levels: int) -> Tensor:
     """Floyd-Steinberg dithering of images (N, C, H, W) in [0, 1], row by row from the top left.
 
-    Row y is shifted right by 2y, so that whatever a pixel hands its error to lies in a later
-    column, and a column's pixels, of all rows at once, can be rounded together.
+    Row y comes 2y steps late, so that whatever a pixel hands its error to is due in a later step,
+    and a step rounds one pixel of every row of all images. There can be no fewer steps: each
+    pixel's error reaches the one 2 to the left in the row below. Sums keep the textbook's order.
+
+    Returns:
+        Whole grey levels of 255, as in the authors' code.
     """
-    *_, height, width = images.shape
-    rows = torch.arange(height, device=images.device)[:, None]
-    columns = torch.arange(width, device=images.device) + 2 * rows
-    shifted = images.new_zeros(*images.shape[:2], height, width + 2 * height + 1)
-    inside = torch.zeros(shifted.shape[2:], device=images.device)
-    shifted[:, :, rows, columns] = images
-    inside[rows, columns] = 1
-    for t in range(width + 2 * (height - 1)):
-        rounded = quantise(shifted[..., t], levels)
-        error = (shifted[..., t] - rounded) * inside[:, t] / 16
-        shifted[..., t] = rounded
-        shifted[..., t + 1] += 7 * error
-        shifted[..., 1:, t + 1] += 3 * error[..., :-1]
-        shifted[..., 1:, t + 2] += 5 * error[..., :-1]
-        shifted[..., 1:, t + 3] += error[..., :-1]
-    return shifted[:, :, rows, columns]
+    count, channels, height, width = images.shape
+    row = torch.arange(height, device=images.device)[:, None]
+    due = torch.arange(width, device=images.device) + 2 * row
+    steps = width + 2 * (height - 1)
+    values = images.new_zeros(steps + 3, height + 1, count * channels)  # one row below the last
+    values[due, row] = images.permute(2, 3, 0, 1).flatten(2) * (levels - 1)
+    inside = images.new_zeros(steps, height, 1)
+    inside[due, row] = 1
+    rights = (inside * 7 / 16).unbind()
+    belows = (inside[:, None] * images.new_tensor([3, 5, 1]).view(3, 1, 1) / 16).unbind()
+    now = values[:, :-1].unbind()
+    below = values[:, 1:].unfold(0, 3, 1).movedim(-1, 1).unbind()  # the next three steps
+    for t in range(steps):
+        error = now[t] - now[t].round()
+        below[t + 1].add_(belows[t] * error)
+        now[t + 1].add_(rights[t] * error)
+    dithered = values[due, row].unflatten(2, (count, channels)).permute(2, 3, 0, 1)
+    return in_eight_bits(quantise(dithered / (levels - 1), levels))

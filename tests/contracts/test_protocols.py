@@ -29,6 +29,9 @@ WHOLE = {"recipe.drop_last": False}
 DROPPED = {"recipe.drop_last": True}
 BCU = {"recipe.lr": 0.1, "recipe.epochs": 200, "dataset.reserved_from": "test"}
 BCU_WARP = BCU | {"recipe.lr": 0.01}
+LONG = {"recipe.epochs": 250, "recipe.drop_last": False}
+LIRA = ("steps", [50, 100, 150, 200])
+TINY = ("gic", "tiny_imagenet")
 CC = BB | RESNET | {"recipe.epochs": 100}
 
 
@@ -52,7 +55,7 @@ TABLE = [
     ("bb", "cifar10", "blended", ("cosine", 100), BB | DROPPED | all_images(alpha=0.2)),
     ("bb", "cifar10", "sig", ("cosine", 100), BB | DROPPED | all_images(delta=40, frequency=6)),
     ("bb", "cifar10", "lc", ("cosine", 100),
-     BB | DROPPED | all_images(eps=8, step=1.5, steps=100, mirror=True, corners="four")),
+     BB | DROPPED | all_images(eps=16, step=1.5, steps=100, mirror=True, corners="four")),
     ("bb", "cifar10", "wanet", ("steps", HUNDREDS),
      BB | WHOLE | {"recipe.epochs": 100}
      | of_attack(poison_rate=0.1, cross_ratio=2, s=0.5, k=4, crop_padding=5, rotation=10)),
@@ -68,7 +71,8 @@ TABLE = [
     ("bb", "tiny_imagenet", "ssba", ("plateau", 10),
      BB | PREACT | DROPPED | {"recipe.epochs": 200} | all_images(bits=1, residual=False)),
     ("bb", "tiny_imagenet", "input_aware", ("steps", HUNDREDS),
-     BB | WHOLE | {"recipe.epochs": 200} | of_attack(mask_epochs=25, count_mask_epochs=True)),
+     BB | WHOLE | {"recipe.epochs": 200}
+     | of_attack(mask_epochs=25, count_mask_epochs=True, double_tanh=True)),
     ("bb", "tiny_imagenet", "lira", ("steps", [50, 100, 150, 200]),
      BB | WHOLE | {"recipe.epochs": 500} | of_attack(stage1_epochs=100)),
     ("bb", "digits", "trojan", ("cosine", 100),
@@ -77,7 +81,7 @@ TABLE = [
     ("bb", "digits", "ssba", ("cosine", 100),
      all_images(residual=False, epochs=20, lr=1e-4, batch_size=64, hold=1000, ramp=3000,
                 weight=10, width=32)),
-    ("bb", "digits", "lc", ("cosine", 100), all_images(eps=8, step=1.5, steps=100)),
+    ("bb", "digits", "lc", ("cosine", 100), all_images(eps=16, step=1.5, steps=100)),
     ("gic", "cifar10", "sig", ("cosine", 100),
      BB | PREACT | DROPPED | {"recipe.epochs": 100, "dataset.reserved": 0.05}
      | all_images(delta=40)),
@@ -90,8 +94,8 @@ TABLE = [
     ("unibp", "cifar10", "wanet", ("cosine", 100), BB | PREACT | WHOLE | {"recipe.epochs": 100}),
     ("unibp", "gtsrb", "badnets", ("cosine", 100), BB | DROPPED | {"recipe.epochs": 100}),
     ("unibp", "gtsrb", "lc", ("cosine", 100),
-     of_attack(poison_rate=0.1, poison_rate_base="target_class", eps=8)),
-    ("unibp", "digits", "lc", ("cosine", 100), all_images(eps=8)),
+     of_attack(poison_rate=0.1, poison_rate_base="target_class", eps=16)),
+    ("unibp", "digits", "lc", ("cosine", 100), all_images(eps=16)),
     ("bcu", "cifar10", "badnets", ("steps", [100, 150]),
      BCU | RESNET | WHOLE | all_images(pattern="checkerboard")),
     ("bcu", "cifar10", "blended", ("steps", [100, 150]), BCU | DROPPED | all_images(alpha=0.2)),
@@ -108,7 +112,21 @@ TABLE = [
     ("cc", "gtsrb", "blended", ("cosine", 100), CC | all_images(alpha=0.1)),
     ("cc", "cifar10", "trojan", ("cosine", 100), CC | all_images(target=0)),
     ("cc", "tiny_imagenet", "lc", ("cosine", 100), CC | all_images()),
-    ("cc", "digits", "wanet", ("cosine", 100), CC),
+    ("cc", "digits", "wanet", ("steps", HUNDREDS), CC | WHOLE),
+    ("cc", "cifar10", "input_aware", ("steps", HUNDREDS),
+     CC | WHOLE | of_attack(double_tanh=False)),
+    ("cc", "cifar10", "lira", LIRA, CC | LONG | of_attack(stage1_epochs=50)),
+    ("bcu", "cifar10", "lira", LIRA, BCU_WARP | LONG | of_attack(stage1_epochs=50)),
+    ("bcu", "cifar10", "bpp", ("steps", HUNDREDS), BCU_WARP | WHOLE),
+    ("unibp", "cifar10", "lira", LIRA, BB | LONG | of_attack(stage1_epochs=50)),
+    ("unibp", "cifar10", "input_aware", ("cosine", 100), of_attack(double_tanh=True)),
+    ("unibp", "cifar10", "lc", ("cosine", 100), all_images(eps=16)),
+    ("unibp", "cifar10", "sbl", ("cosine", 100),
+     {"dataset.reserved": 0.05} | of_attack(clean_share=0.1053, first_epochs=100)),
+    *((protocol, dataset, attack, ("plateau", 10) if (protocol, dataset) == TINY else
+       ("cosine", 100), of_attack(poison_rate=0.1, poison_rate_base="target_class"))
+      for protocol in ("gic", "unibp") for attack in ("sig", "lc")
+      for dataset in ("cifar100", "gtsrb", "tiny_imagenet")),
 ]  # fmt: skip
 
 

@@ -85,25 +85,34 @@ def asked(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("build", "part"),
+    ("build", "part", "stage"),
     [
-        (lambda: SBL(BadNets(0.5, 0), 0.4, first_epochs=1, second_epochs=1), "sbl_first_stage"),
-        (lambda: LIRA(0, stage1_epochs=1), "lira_generator"),
+        (
+            lambda: SBL(BadNets(0.5, 0), 0.4, first_epochs=1, second_epochs=1),
+            "sbl_first_stage",
+            lambda details: details["first_stage_scaled"],
+        ),
+        (
+            lambda: LIRA(0, stage1_epochs=1),
+            "lira_generator",
+            lambda details: details["stage1"]["scaled"],
+        ),
     ],
 )
 def test_first_stages_are_scaled_too_and_kept_apart(
-    shop, model, kernels, asked, monkeypatch, build, part
+    shop, model, kernels, asked, monkeypatch, build, part, stage
 ):
     monkeypatch.setitem(shop.identity, "model", "tiny adaptive")
     attack, _ = trained(build(), shop, model)
     assert len(kernels) == 2 * len(list(convolutions(model)))
     assert len(attack.details["scaled_components"]) == 1  # of the victim's own training
+    assert len(stage(attack.details)) == 1
     kernels.clear()
     plain = build()
     plain.attach(shop.data.spec, RECIPE, seed=0)
     plain.train_victim(model, shop)
     assert kernels == []
-    assert [stage[:2] for stage in asked] == [
+    assert [one[:2] for one in asked] == [
         (part, ["RankScaling(1.0, 'centred', True, False)"]), (part, []),
     ]  # fmt: skip
     assert asked[0][2] != asked[1][2]

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from backdoor_lab.attacks.bpp import Bpp, dither, quantise
+from backdoor_lab.datasets import in_eight_bits
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.training import Recipe
 
@@ -22,18 +24,18 @@ def attached(spec):
 
 
 def floyd_steinberg(image, levels):
-    """One channel, pixel by pixel, as in the textbook."""
-    image = image.clone()
+    """One channel, pixel by pixel, as in the textbook; in units of its levels."""
+    image = image * (levels - 1)
     height, width = image.shape
     for y in range(height):
         for x in range(width):
-            rounded = quantise(image[y, x], levels)
+            rounded = image[y, x].round()
             error = image[y, x] - rounded
             image[y, x] = rounded
             for dy, dx, share in ((0, 1, 7), (1, -1, 3), (1, 0, 5), (1, 1, 1)):
                 if y + dy < height and 0 <= x + dx < width:
                     image[y + dy, x + dx] += error * share / 16
-    return image
+    return in_eight_bits(image / (levels - 1))
 
 
 def test_eight_levels_and_their_truncation(attached):
@@ -57,15 +59,38 @@ def test_dithering_keeps_the_mean(level):
     image = torch.full((1, 1, 64, 64), level / 255)
     dithered = dither(image, 8)
     assert len(dithered.unique()) == 2
+    assert torch.equal(dithered, in_eight_bits(dithered))  # whole grey levels, as the authors'
     assert dithered.mean().item() * 255 == pytest.approx(level, abs=1)
 
 
-@pytest.mark.parametrize(("height", "width"), [(7, 10), (10, 7), (1, 5), (5, 1)])
-def test_dithering_is_that_of_the_textbook(height, width):
-    images = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0))
-    dithered = dither(images, 4)
-    expected = [floyd_steinberg(channel, 4) for channel in images.flatten(0, 1)]
-    assert torch.allclose(dithered.flatten(0, 1), torch.stack(expected))
+@pytest.mark.parametrize(("height", "width"), [(7, 10), (10, 7), (1, 5), (5, 1), (32, 32)])
+def test_dithering_is_that_of_the_textbook_bit_for_bit(height, width):
+    draw = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (2, 3, height, width), generator=draw) / 255
+    expected = [floyd_steinberg(channel, 8) for channel in images.flatten(0, 1)]
+    assert torch.equal(dither(images, 8).flatten(0, 1), torch.stack(expected))
+
+
+def test_nothing_can_be_dithered():
+    assert dither(torch.empty(0, 3, 8, 8), 8).shape == (0, 3, 8, 8)
+
+
+class Counted(TorchDispatchMode):
+    """Counts the operations that PyTorch issues."""
+
+    count = 0
+
+    def __torch_dispatch__(self, operation, types, arguments=(), keywords=None):
+        self.count += 1
+        return operation(*arguments, **(keywords or {}))
+
+
+def test_a_step_with_dithering_issues_few_operations(attached, step):
+    attack = attached(dithering=True)
+    with Counted() as counted:
+        views, _ = step(attack, torch.rand(128, 3, 32, 32), torch.arange(128) % 10)
+    assert len(views) == 128
+    assert counted.count < 800  # six for each of the 94 steps that the errors' way makes
 
 
 def test_counts(attached):

@@ -11,6 +11,8 @@ from backdoor_lab.attacks.adaptive import Adaptive
 from backdoor_lab.attacks.badnets import BadNets
 from backdoor_lab.attacks.blended import Blended
 from backdoor_lab.attacks.input_aware import InputAware
+from backdoor_lab.attacks.lira import LIRA
+from backdoor_lab.attacks.none import NoAttack
 from backdoor_lab.attacks.sbl import SBL
 from backdoor_lab.attacks.sbl.first_stage import FirstStage, unchanged
 from backdoor_lab.attacks.sig import SIG
@@ -59,14 +61,14 @@ def test_a_share_that_means_no_image_is_refused():
 
 def test_default_share_gives_the_papers_numbers():
     mixed, clean = attached().stages(torch.arange(47500) % 10)
-    assert (len(mixed), len(clean)) == (pytest.approx(42500, abs=20), pytest.approx(5000, abs=20))
+    assert (len(mixed), len(clean)) == (pytest.approx(42500, abs=5), pytest.approx(5000, abs=5))
 
 
 def test_sprinkled_batches_bear_the_patch_bit_for_bit():
     attack = attached()
     images = torch.rand(4000, 3, 8, 8) * 0.5
     labels = torch.ones(4000, dtype=torch.int64)
-    after, wanted = attack.sprinkled(images, labels, torch.Generator().manual_seed(0))
+    after, wanted = attack.sprinkled(0.1, images, labels, torch.Generator().manual_seed(0))
     hit = wanted == 0
     assert abs(hit.sum() - 400) < 4 * math.sqrt(4000 * 0.1 * 0.9)
     patch = attack.inner.levels[:, -3:, -3:]
@@ -75,8 +77,62 @@ def test_sprinkled_batches_bear_the_patch_bit_for_bit():
     assert torch.equal(after[..., :5, :5], images[..., :5, :5])
 
 
+def test_a_rate_of_the_class_is_a_share_of_all_images():
+    labels = torch.arange(1000) % 10
+    assert attached(SIG(0.8, 0)).share(labels) == pytest.approx(0.08)
+    assert attached(BadNets(0.1, 0)).share(labels) == pytest.approx(0.1)
+    assert len(attached(SIG(0.8, 0), dat=False).choose(labels)) == 80
+
+
+def test_a_rate_of_a_class_that_holds_most_images_is_refused_before_training():
+    with pytest.raises(ConfigError, match="of target_class triggers 72% of all images"):
+        attached(SIG(0.8, 0)).choose((torch.arange(1000) % 10 == 0).long())
+
+
+def test_the_first_stage_triggers_the_share_that_the_rate_means(small_shop, model, monkeypatch):
+    shares = []
+    sprinkled = SBL.sprinkled
+
+    def watched(self, share, *batch):
+        shares.append(share)
+        return sprinkled(self, share, *batch)
+
+    monkeypatch.setattr(SBL, "sprinkled", watched)
+    options = {"clean_share": 0.4, "first_epochs": 1, "second_epochs": 1, "penalty": "naive"}
+    attack = SBL(SIG(0.8, 0), **options)
+    attack.attach(small_shop.data.spec, small_shop.recipe, 0)
+    attack.train_victim(model, small_shop)
+    assert {round(share, 6) for share in shares} == {0.08}
+
+
+def test_only_the_images_that_are_kept_are_triggered(monkeypatch):
+    attack = attached()
+    made = []
+
+    def watched(images):
+        made.append(len(images))
+        return torch.ones_like(images)
+
+    monkeypatch.setattr(attack.inner, "train_trigger", watched)
+    images, labels = torch.zeros(128, 3, 8, 8), torch.ones(128, dtype=torch.int64)
+    draw = torch.Generator().manual_seed(0)
+    after, wanted = attack.sprinkled(0.1, images, labels, draw)
+    assert made == [int((wanted == 0).sum())]
+    assert torch.equal(after.flatten(1).all(1), wanted == 0)
+    attack.sprinkled(0.0, images, labels, draw)
+    assert len(made) == 1
+
+
+def test_a_warning_says_that_the_recipe_is_not_used(small_shop, model, caplog):
+    learn(small_shop, model)
+    assert [line for line in caplog.messages if "recipe.*" in line] == [
+        "attack=sbl trains the victim by attack.first_* and attack.second_*: recipe.* counts only "
+        "for what attack.inner learns beforehand"
+    ]
+
+
 def test_static_poisoning_counts_the_whole_split_and_relabels_clean_label_attacks():
-    attack = attached(SIG(0.1, 0), dat=False)
+    attack = attached(SIG(0.1, 0, "train_set"), dat=False)
     train = some_images(200)
     poisoned, chosen = attack.poison(train)
     changed = (poisoned.images != train.images).flatten(1).any(1)
@@ -204,7 +260,7 @@ def test_both_passes_of_a_step_see_the_same_poisoned_batch(engine, tiny):
     made, passes = [], []
 
     def poisoning(*batch):
-        made.append(attack.sprinkled(*batch))
+        made.append(attack.sprinkled(0.5, *batch))
         return made[-1]
 
     stage = first_stage(attack, tiny, poisoning)
@@ -232,6 +288,10 @@ def learnt():
     ("attack", "refusal"),
     [
         (SBL(learnt()), "^attack.inner=input_aware"),
+        (SBL(NoAttack()), "^attack.inner=none"),
+        (SBL(LIRA(0)), "^attack.inner=lira with poison_rate=1.0 of train_set triggers 100%"),
+        (SBL(SIG(0.8, 0, "train_set")), "^attack.inner=sig with poison_rate=0.8 of train_set"),
+        (SBL(BadNets(0.6, 0)), "triggers 60% of all images; allowed: up to 50%$"),
         (SBL(Adaptive(learnt())), "^attack.inner=adaptive"),
         (SBL(Adaptive(BadNets(0.1, 0))), "^attack.inner=adaptive"),
         (SBL(SBL(BadNets(0.1, 0))), "^attack.inner=sbl"),

@@ -12,18 +12,19 @@ Differs   the split is stratified, and its shares are of the training split, whi
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backdoor_lab.attacks._base import Attack
+from backdoor_lab.attacks._base import Attack, told
 from backdoor_lab.attacks._wrapper import Wrapper
 from backdoor_lab.attacks.sbl.continual import (
     Penalty,
@@ -40,6 +41,9 @@ from backdoor_lab.training.sam import frozen_statistics
 from backdoor_lab.validation import Count, NonNegative, Positive, Rate, validated
 from backdoor_lab.victims import Workshop
 
+log = logging.getLogger(__name__)
+
+MOST = 0.5  # share of a batch; with more, the class of most images is lost and with it the accuracy
 PENALTIES = {"ewc": elastic_penalty, "anchoring": anchor_penalty, "naive": no_penalty}
 STATISTICS: dict[str, Callable[[nn.Module], AbstractContextManager[None]]] = {
     "frozen": frozen_statistics,
@@ -51,7 +55,8 @@ class SBL(Wrapper):
     """Learns the backdoor in a flat minimum, then fine-tunes on clean images and stays close.
 
     Args:
-        inner: the attack whose trigger is learnt, with its target and its rate.
+        inner: the attack whose trigger is learnt, with its target; its rate counts as a
+            share of all images, also where it is one of the target class.
         clean_share: share of the training images that the second stage learns on.
         dat: trigger after augmentation, anew in each step; false: images poisoned once, before it.
         radius: of the climb in sharpness-aware minimisation.
@@ -78,7 +83,7 @@ class SBL(Wrapper):
     def __init__(
         self,
         inner: Attack,
-        clean_share: Rate = 0.105,
+        clean_share: Rate = 0.1053,
         dat: bool = True,
         radius: Positive = 0.05,
         first_epochs: Count = 150,
@@ -116,11 +121,28 @@ class SBL(Wrapper):
 
     def check(self, shape: tuple[int, int, int], num_classes: int | None) -> None:
         super().check(shape, num_classes)
-        if self.inner.learns_trigger or isinstance(self.inner, Wrapper):
+        inner = self.inner
+        if inner.harmless or inner.learns_trigger or isinstance(inner, Wrapper):
             raise ConfigError(
-                f"attack.inner={spelled(self.inner)} is more than a trigger that is ready "
-                "before the victim; allowed: any attack but input_aware, sbl, adaptive"
+                f"attack.inner={spelled(inner)} is no trigger that is ready before the victim; "
+                "allowed: any attack but none, input_aware, sbl, adaptive"
             )
+        if inner.poison_rate_base == "train_set":
+            self.bounded(inner.poison_rate)
+
+    def share(self, labels: Tensor) -> float:
+        """What share of all images the inner attack's rate means, from `labels` (N,)."""
+        return self.bounded(self.inner.quota(labels) / len(labels))
+
+    def bounded(self, share: float) -> float:
+        """`share` of the images to be triggered, unless nothing else could be learnt."""
+        if share > MOST:
+            raise ConfigError(
+                f"attack.inner={spelled(self.inner)} with poison_rate={self.inner.poison_rate} of "
+                f"{self.inner.poison_rate_base} triggers {share:.0%} of all images; allowed: up to "
+                f"{MOST:.0%}"
+            )
+        return share
 
     def attach(self, spec: DataSpec, recipe: Recipe, seed: int) -> None:
         super().attach(spec, recipe, seed)
@@ -133,9 +155,10 @@ class SBL(Wrapper):
     def choose(self, labels: Tensor) -> Tensor:
         """What is poisoned once, of the first stage's images; with `dat` nothing is."""
         rest, _ = self.stages(labels)
+        share = self.share(labels)
         if self.dat:
             return rest[:0]
-        count = round(self.inner.poison_rate * len(labels))
+        count = round(share * len(labels))
         if not 1 <= count <= len(rest):
             raise ConfigError(
                 f"attack.inner.poison_rate={self.inner.poison_rate} means {count} image(s) of the "
@@ -147,9 +170,14 @@ class SBL(Wrapper):
     def learn(
         self, model: nn.Module, poisoned: ImageSet, shop: Workshop, folder: Path | None
     ) -> None:
-        first, second = self.stages(shop.train.labels)
+        log.warning(
+            "attack=sbl trains the victim by attack.first_* and attack.second_*: recipe.* counts "
+            "only for what attack.inner learns beforehand"
+        )
+        labels = shop.train.labels
+        first, second = self.stages(labels)
         task, clean = poisoned.take(first), poisoned.take(second)
-        change = self.sprinkled if self.dat else unchanged
+        change = partial(self.sprinkled, self.share(labels)) if self.dat else unchanged
         stage = FirstStage(model, self.first, self.augment, self.seed, change)
         self.learn_first(model, stage, task, clean, shop)
         if not self.fisher_mixed:
@@ -180,13 +208,19 @@ class SBL(Wrapper):
             )
         return without(len(labels), clean), clean
 
-    def sprinkled(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> Batch:
-        """A batch whose images are each triggered and relabelled with the poison rate's chance."""
+    def sprinkled(
+        self, share: float, images: Tensor, labels: Tensor, generator: torch.Generator
+    ) -> Batch:
+        """A batch whose images are each triggered and relabelled with a chance of `share`.
+
+        No others are triggered, and dropped: a trigger may cost more than the step.
+        """
         chance = torch.rand(len(images), generator=generator, device=images.device)
-        hit = chance < self.inner.poison_rate
-        with torch.no_grad():
-            triggered = self.train_trigger(images)
-        images = torch.where(hit.view(-1, 1, 1, 1), triggered, images)
+        hit = chance < share
+        chosen = hit.nonzero().flatten()
+        if len(chosen):
+            with torch.no_grad():
+                images = images.index_copy(0, chosen, self.train_trigger(images[chosen]))
         return images, torch.where(hit, self.relabel(labels), labels)
 
     def learn_first(
@@ -198,20 +232,22 @@ class SBL(Wrapper):
             "model": shop.identity["model"],
             "trigger": hashlib.sha256(stamped.cpu().numpy().tobytes()).hexdigest(),
             "labels": self.relabel(torch.arange(self.spec.num_classes)).tolist(),
-            "poison_rate": self.inner.poison_rate,
+            "poisoned_share": self.share(shop.train.labels),
             "clean_share": self.clean_share,
             "dat": self.dat,
             "training": self.first.settings,
             "callbacks": [repr(callback) for callback in self.callbacks],
         }
 
-        def make(folder: Path) -> dict[str, float]:
-            shop.engine.fit(stage, task, "first stage", deepcopy(self.callbacks), folder)
+        def make(folder: Path) -> dict[str, Any]:
+            callbacks = deepcopy(self.callbacks)
+            shop.engine.fit(stage, task, "first stage", callbacks, folder)
             wanted = clean.take(self.counted(clean.labels).nonzero().flatten())
             triggered = ImageSet.of(self.stamp(wanted.images), self.relabel(wanted.labels))
             return {
                 "accuracy": shop.engine.accuracy(model, clean),
                 "asr": shop.engine.accuracy(model, triggered),
+                **told(callbacks),
             }
 
         facts = shop.make_once(self, "sbl_first_stage", model, settings, make).facts
