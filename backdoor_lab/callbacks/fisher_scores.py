@@ -14,6 +14,8 @@ from torch.optim import Optimizer
 class FisherScores(Callback):
     """Sums (B / N) g^2 of batch gradients g over the steps, B of N images a batch.
 
+    Of a step that passes over its batch twice (SAM) the first pass counts, which is at the weights.
+
     Args:
         names: parameters of the module's `model`.
         count: N, images an epoch.
@@ -27,6 +29,7 @@ class FisherScores(Callback):
         self.count = count
         self.scores: dict[str, Tensor] = {}
         self.batch = 0
+        self.counted = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         model: Any = pl_module.model
@@ -38,11 +41,15 @@ class FisherScores(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         self.batch = len(batch[0])
+        self.counted = False
 
     @torch.no_grad()
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
+        if self.counted:
+            return
+        self.counted = True
         model: Any = pl_module.model
         for name, score in self.scores.items():
             gradient = model.get_parameter(name).grad

@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from backdoor_lab.config.facts import fact
+from backdoor_lab.config.places import CONF
 
 
 def method_name(target: str) -> str:
@@ -34,6 +35,28 @@ def for_attack(values: dict[str, Any], default: Any, *, _root_: DictConfig) -> A
             return as_node(values[name])
         node = node.get("inner")
     return as_node(default)
+
+
+def by_ratio(values: dict[float, Any], default: Any, *, _root_: DictConfig) -> Any:
+    """The value of the largest share that `aux.ratio` reaches, or else of the smallest.
+
+    `default` where the size of the auxiliary set is no share.
+    """
+    ratio = _root_.aux.ratio
+    if ratio is None or _root_.aux.size is not None:
+        return as_node(default)
+    reached = [share for share in values if share <= ratio]
+    return as_node(values[max(reached) if reached else min(values)])
+
+
+def setting_of(defense: str, key: str, default: Any = None, *, _root_: DictConfig) -> Any:
+    """What the yaml of another defense says to a key, here; `default` where it says nothing."""
+    file = CONF / "defense" / f"{defense}.yaml"
+    if not file.is_file():
+        return as_node(default)
+    node = OmegaConf.create(file.read_text(), parent=_root_)
+    found = OmegaConf.select(node, key)
+    return as_node(default) if found is None else found
 
 
 def by_fact(name: str, values: dict[str, Any], default: Any, *, _root_: DictConfig) -> Any:

@@ -11,7 +11,14 @@ from omegaconf import MISSING, OmegaConf
 from backdoor_lab.config.catalogue import catalogue
 from backdoor_lab.config.names import run_name
 from backdoor_lab.config.places import CONF, ROOT
-from backdoor_lab.config.resolvers import by_fact, for_attack, for_dataset, value_for
+from backdoor_lab.config.resolvers import (
+    by_fact,
+    by_ratio,
+    for_attack,
+    for_dataset,
+    setting_of,
+    value_for,
+)
 
 
 @dataclass
@@ -58,7 +65,7 @@ def register() -> None:
     store.store(name="schema", node=Schema)
     for file in sorted((CONF / "aux_data").glob("*.yaml")):
         store.store(group="aux", name=file.stem, node=OmegaConf.load(file), provider=file.name)
-    resolvers = (value_for, for_dataset, for_attack, by_fact, run_name, catalogue)
-    for resolver in resolvers:
+    resolvers = (value_for, for_dataset, for_attack, by_fact, by_ratio, setting_of, run_name)
+    for resolver in (*resolvers, catalogue):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
     OmegaConf.register_new_resolver("project", lambda: str(ROOT), replace=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import ceil
 from types import EllipsisType
 from typing import Any
 
@@ -15,6 +16,8 @@ from backdoor_lab.datasets import DataSpec, ImageSet
 from backdoor_lab.errors import ConfigError, spelled
 from backdoor_lab.seeds import generator_for
 from backdoor_lab.training import Augmentation, CropFlip, Engine, Supervised
+
+CHOOSING = 50  # on ten images a lost half of the accuracy and a kept one look alike
 
 
 class Defense(Supervised):
@@ -32,6 +35,8 @@ class Defense(Supervised):
         needs_labels: whether these must be labelled.
         needs_batch_norm: whether it works on the model's batch normalisation.
         keeps_architecture: whether weights alone change; if not, `models.replace` makes the edits.
+        least: images without which it has no batch, BatchNorm knowing none of a single image.
+        key: of its values on the command line, for refusals: `defense`, or `then` in a chain.
         details: what it found, for the report (plain numbers and text).
         crop_flip: the data set's augmentation.
         original: makes a frozen copy of the victim as it was before the first of several defenses.
@@ -41,6 +46,8 @@ class Defense(Supervised):
     needs_labels = True
     needs_batch_norm = False
     keeps_architecture = True
+    least = 2
+    key = "defense"
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,22 +83,39 @@ class Defense(Supervised):
         self.trainer = None
         return model
 
+    @property
+    def choice(self) -> str:
+        """How it is chosen on the command line."""
+        group = "defense" if self.key == "defense" else f"defense@{self.key}"
+        return f"{group}={spelled(self)}"
+
     def check(self, has_images: bool, labelled: bool) -> None:
         """Refuse auxiliary data that cannot serve.
 
         Raises:
             ConfigError: names the key, what was given and what is allowed.
         """
-        name = spelled(self)
         if self.needs_images and not has_images:
             raise ConfigError(
-                f"aux=none, but defense={name} needs images; "
+                f"aux=none, but {self.choice} needs images; "
                 "allowed: any other aux, or a defense without data such as clp"
             )
         if self.needs_labels and has_images and not labelled:
             raise ConfigError(
-                f"aux.labelled=false, but defense={name} needs labels; "
+                f"aux.labelled=false, but {self.choice} needs labels; "
                 "allowed: true, or a defense without labels such as bcu"
+            )
+
+    def check_size(self, count: int) -> None:
+        """Refuse an auxiliary set of `count` images that is too small.
+
+        Raises:
+            ConfigError: says how many are needed.
+        """
+        if self.needs_images and count < self.least:
+            raise ConfigError(
+                f"aux.size, aux.ratio mean {count} image(s), but {self.choice} needs more; "
+                f"allowed: {self.least} or more"
             )
 
     def check_model(self, model: nn.Module) -> None:
@@ -102,7 +126,7 @@ class Defense(Supervised):
         """
         if self.needs_batch_norm and not batch_norms(model):
             raise ConfigError(
-                f"model without BatchNorm, but defense={spelled(self)} works on it; "
+                f"model without BatchNorm, but {self.choice} works on it; "
                 "allowed: a model that has some"
             )
 
@@ -112,14 +136,27 @@ class Defense(Supervised):
         self.crop_flip = CropFlip(spec.padding, spec.flip)
 
     def hold_out(self, data: ImageSet, share: float = 0.1) -> tuple[ImageSet, ImageSet]:
-        """(to train on, to choose by): `max(1, share * n_c)` of each class with two or more."""
+        """(to train on, to choose by): `share` of the images, but 50 at least and half at most.
+
+        Each class gives in its proportion, rounded up, and at most half of its images: what is
+        left trains every class, and a class of one image is not held out.
+
+        Raises:
+            ConfigError: no class has two images.
+        """
+        wanted = max(ceil(share * len(data)), CHOOSING)
         generator = generator_for(self.seed, "hold out")
         held = torch.zeros(len(data), dtype=torch.bool)
         labels = data.labels.cpu()
         for label in labels.unique():
             members = (labels == label).nonzero().flatten()
-            count = max(1, int(share * len(members))) if len(members) > 1 else 0
+            count = min(-(-wanted * len(members) // len(data)), len(members) // 2)
             held[members[torch.randperm(len(members), generator=generator)[:count]]] = True
+        if not held.any():
+            raise ConfigError(
+                f"{self.choice} chooses on held-out images, but no class has two of the "
+                f"{len(data)} auxiliary ones; allowed: a larger aux.size"
+            )
         return data.take((~held).nonzero().flatten()), data.take(held.nonzero().flatten())
 
 

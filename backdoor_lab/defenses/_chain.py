@@ -30,6 +30,11 @@ class Chain:
     links: tuple[Defense, ...]
     details: dict[str, dict[str, Any]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Later links are spoken of as they are typed."""
+        for link in self.links[1:]:
+            link.key = "then"
+
     @property
     def needs_images(self) -> bool:
         return any(link.needs_images for link in self.links)
@@ -50,6 +55,11 @@ class Chain:
         """Refuse auxiliary data that cannot serve one of the links."""
         for link in self.links:
             link.check(has_images, labelled)
+
+    def check_size(self, count: int) -> None:
+        """Refuse an auxiliary set of `count` images that is too small for one of the links."""
+        for link in self.links:
+            link.check_size(count)
 
     def check_model(self, model: nn.Module) -> None:
         """Refuse an architecture that one of the links has no hold on."""

@@ -19,7 +19,6 @@ from torch.func import functional_call
 from backdoor_lab.aux_data import AuxiliarySet
 from backdoor_lab.datasets import ImageSet
 from backdoor_lab.defenses._base import Defense, batch_norms
-from backdoor_lab.errors import ConfigError
 from backdoor_lab.seeds import generator_for
 from backdoor_lab.training import Batches, Manual, Recipe, constant, sgd
 from backdoor_lab.validation import Count, Fraction, NonNegative, Positive, validated
@@ -69,16 +68,12 @@ class ANP(Defense, Manual):
         self.lr, self.momentum = lr, momentum
         self.iterations, self.batch_size = iterations, batch_size
         self.project, self.threshold, self.acc_ratio = project, threshold, acc_ratio
+        self.least = 2 if threshold is not None else 4  # half may be held out
 
     def purify(self, model: nn.Module, aux: AuxiliarySet) -> nn.Module:
         train, held = aux.labelled_data, None
         if self.threshold is None:
             train, held = self.hold_out(train)
-            if len(held) == 0:
-                raise ConfigError(
-                    "defense.threshold=null chooses on held-out images, but no class has two; "
-                    "allowed: a number in [0, 1]"
-                )
         masks = self.search(model, train)
         threshold = self.threshold if held is None else self.choose(model, masks, held)
         values = torch.cat(list(masks.values())).cpu()

@@ -22,7 +22,7 @@ from backdoor_lab.models import frozen_copy
 from backdoor_lab.models.stages import stages
 from backdoor_lab.seeds import generator_for
 from backdoor_lab.training import Recipe, cosine, sgd
-from backdoor_lab.validation import Count, Fraction, NonNegative, Positive, Rate, validated
+from backdoor_lab.validation import Count, Fraction, Index, NonNegative, Positive, Rate, validated
 
 
 def temperature(epoch: int, epochs: int) -> float:
@@ -86,9 +86,10 @@ class BCU(Defense):
         head: of the final linear layers.
         strategy: `increasing` with depth, `decreasing` or `uniform`.
         target_overall: share of all eligible weights; None: that of the increasing profile.
+        only: stages that are re-initialised, 0 the stem, the last one the head; None: all.
         temperature: of both softmaxes; None: from 1 to 4 over the epochs.
         labels: `soft` distils distributions, `hard` the teacher's choice.
-        epochs: passes over the images.
+        epochs: passes over the images; 0: the re-initialised student as it is.
         lr: learning rate.
         momentum: of SGD.
         weight_decay: on all parameters.
@@ -107,9 +108,10 @@ class BCU(Defense):
         head: Fraction,
         strategy: Literal["increasing", "uniform", "decreasing"],
         target_overall: Fraction | None,
+        only: list[Index] | None,
         temperature: Positive | None,
         labels: Literal["soft", "hard"],
-        epochs: Count,
+        epochs: Index,
         lr: Positive,
         momentum: Fraction,
         weight_decay: NonNegative,
@@ -118,16 +120,24 @@ class BCU(Defense):
     ) -> None:
         super().__init__()
         self.stem, self.shallow, self.deep, self.head = stem, shallow, deep, head
-        self.strategy, self.target_overall = strategy, target_overall
+        self.strategy, self.target_overall, self.only = strategy, target_overall, only
         self.temperature, self.labels = temperature, labels
-        descent = sgd(momentum, weight_decay)
-        self.recipe = Recipe(epochs, batch_size, lr, descent, partial(cosine, t_max=t_max))
+        self.epochs = epochs
+        descent, anneal = sgd(momentum, weight_decay), partial(cosine, t_max=t_max)
+        self.recipe = Recipe(max(1, epochs), batch_size, lr, descent, anneal)
+
+    def check_model(self, model: nn.Module) -> None:
+        super().check_model(model)
+        self.ratios(model)
 
     def purify(self, model: nn.Module, aux: AuxiliarySet) -> nn.Module:
-        self.teacher = frozen_copy(model)
         fresh = model.fresh(self.seed)  # type: ignore[operator]
         ratios = self.ratios(model)
         state = reinitialised(model.state_dict(), fresh.state_dict(), ratios, self.seed)
+        if self.epochs == 0:
+            model.load_state_dict(state)
+            return model.eval()
+        self.teacher = frozen_copy(model)
         model.load_state_dict(state)
         model = super().purify(model, aux)
         del self.teacher
@@ -157,6 +167,13 @@ class BCU(Defense):
             for names in groups
         ]
         shares = self.profile([sum(group.values()) for group in tensors])
+        if self.only is not None:
+            if not set(self.only) <= set(range(len(shares))):
+                raise ConfigError(
+                    f"{self.key}.only={self.only} are no stages of this model; "
+                    f"allowed: 0 (stem) to {len(shares) - 1} (head)"
+                )
+            shares = [share * (stage in self.only) for stage, share in enumerate(shares)]
         self.details["ratios"] = [round(share, 4) for share in shares]
         return {name: share for share, group in zip(shares, tensors, strict=True) for name in group}
 

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from backdoor_lab.aux_data import AuxiliarySet
+from backdoor_lab.datasets import ImageSet
 from backdoor_lab.defenses._base import batch_norms
 from backdoor_lab.defenses.anp import ANP, pruned
 from backdoor_lab.errors import ConfigError
@@ -131,5 +132,31 @@ def test_threshold_is_the_largest_that_keeps_held_out_accuracy(model, aux):
 
 def test_choosing_needs_held_out_images(model, aux):
     single = AuxiliarySet("seen", aux.data.take(torch.tensor([0, 1])), True)
-    with pytest.raises(ConfigError, match="threshold"):
+    with pytest.raises(ConfigError, match="no class has two"):
         defense(threshold=None).purify(model, single)
+    defense(threshold=0.2).check_size(2)
+    with pytest.raises(ConfigError, match=r"3 image\(s\), but defense=anp"):
+        defense(threshold=None).check_size(3)
+
+
+def set_of(counts):
+    labels = torch.cat([torch.full((n,), label) for label, n in enumerate(counts)])
+    return ImageSet.of(torch.zeros(len(labels), 3, 8, 8, dtype=torch.uint8), labels)
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ([1000, 500], [100, 50]),  # a tenth of each
+        ([300, 100], [38, 13]),  # 50 in proportion, rounded up
+        ([60, 20], [30, 10]),  # half at most
+        ([5, 2, 1], [2, 1, 0]),
+        ([250] * 10, [25] * 10),
+    ],
+)
+def test_held_out_images_are_a_tenth_fifty_at_least_half_at_most(counts, expected):
+    train, held = defense().hold_out(set_of(counts))
+    found = held.labels.bincount(minlength=len(counts)).tolist()
+    assert found == expected
+    rest = train.labels.bincount(minlength=len(counts)).tolist()
+    assert [a + b for a, b in zip(found, rest, strict=True)] == counts

@@ -52,7 +52,7 @@ def cifar_resnet18():
 def defense(spec=SPEC, **changes):
     options = {
         "stem": 0.01, "shallow": 0.01, "deep": 0.27, "head": 0.1, "strategy": "increasing",
-        "target_overall": None, "temperature": None, "labels": "soft", "epochs": 2, "lr": 0.01,
+        "target_overall": None, "only": None, "temperature": None, "labels": "soft", "epochs": 2, "lr": 0.01,
         "momentum": 0.9, "weight_decay": 5e-4, "batch_size": 8, "t_max": None,
     }  # fmt: skip
     bcu = BCU(**{**options, **changes})
@@ -186,3 +186,40 @@ def test_teacher_stays_as_it_is_and_is_gone_afterwards(images, monkeypatch):
     purified = bcu.purify(model, AuxiliarySet("seen", ImageSet.of(images, torch.zeros(16)), False))
     assert purified.body[1].num_batches_tracked == 4  # trained with batch statistics
     assert not bcu.state_dict()
+
+
+def test_without_epochs_the_student_is_the_teacher_but_for_what_is_fresh(images):
+    model = Tiny().eval()
+    aux = AuxiliarySet("seen", ImageSet.of(images, torch.zeros(16)), False)
+    bcu = defense(epochs=0, deep=0.5)
+    student = bcu.purify(deepcopy(model), aux)
+    mixed = reinitialised(
+        model.state_dict(), model.fresh(5).state_dict(), bcu.ratios(model), bcu.seed
+    )
+    assert all(torch.equal(t, mixed[n]) for n, t in student.state_dict().items())
+    assert not student.training
+    assert not torch.equal(student.body[7].weight, model.body[7].weight)
+
+
+def test_one_stage_alone_is_reinitialised_at_its_own_share(images):
+    model = cifar_resnet18()
+    every = defense(CIFAR, strategy="uniform").ratios(model)
+    alone = defense(CIFAR, strategy="uniform", only=[3]).ratios(model)
+    changed = {name for name, share in alone.items() if share}
+    assert changed == {name for name in every if name.startswith("layer3.")}
+    assert all(alone[name] == every[name] for name in changed)
+    aux = AuxiliarySet("seen", ImageSet.of(images, torch.zeros(16)), False)
+    tiny = Tiny()
+    student = defense(epochs=0, head=0.9, only=[3]).purify(deepcopy(tiny), aux).state_dict()
+    found = {n for n, t in student.items() if not torch.equal(t, tiny.state_dict()[n])}
+    assert found <= {"head.weight", "head.bias"}
+    assert "head.weight" in found
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [({"only": [4]}, r"only=\[4\].*0 \(stem\) to 3 \(head\)"), ({"target_overall": 1.0}, "target_overall")],
+)
+def test_stages_and_shares_out_of_range_are_refused_before_anything_trains(changes, key):
+    with pytest.raises(ConfigError, match=rf"defense\.{key}"):
+        defense(head=0.0, **changes).check_model(Tiny())

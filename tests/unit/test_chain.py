@@ -18,6 +18,7 @@ from backdoor_lab.models import (
     replace,
     save_purified,
 )
+from backdoor_lab.run.parts import Parts
 from tests.tiny import SPEC, tiny_aux
 
 
@@ -130,12 +131,27 @@ def test_the_needs_of_all_links_are_those_of_the_chain():
     assert (closed.needs_images, closed.needs_labels) == (False, False)
     assert both.keeps_architecture
     closed.check(has_images=False, labelled=False)
-    with pytest.raises(ConfigError, match="aux=none, but defense=ft"):
+    with pytest.raises(ConfigError, match="aux=none, but defense@then=ft"):
         both.check(has_images=False, labelled=False)
-    with pytest.raises(ConfigError, match=r"aux\.labelled=false, but defense=ft"):
+    with pytest.raises(ConfigError, match=r"aux\.labelled=false, but defense@then=ft"):
         both.check(has_images=True, labelled=False)
     with pytest.raises(ConfigError, match="BatchNorm, but defense=clp"):
         both.check_model(torch.nn.Linear(2, 2))
+
+
+def test_sizes_are_refused_by_the_link_that_needs_more(engine):
+    chain = Chain((clp(), ft()))
+    chain.check_size(2)
+    with pytest.raises(ConfigError, match=r"1 image\(s\), but defense@then=ft .* 2 or more"):
+        chain.check_size(1)
+    Chain((clp(),)).check_size(0)
+
+
+def test_a_later_link_names_its_own_key(config, model):
+    cfg = config("defense=clp", "defense@then=unibp", "then.k=2")
+    parts = Parts.of(cfg)
+    with pytest.raises(ConfigError, match=r"then\.k=2.0 .* means \d+ of 1696"):
+        parts.defense.check_model(model)
 
 
 def test_a_chain_of_closed_forms_needs_no_images(engine, tiny):

@@ -1,4 +1,5 @@
 from copy import deepcopy
+from functools import partial
 
 import pytest
 import torch
@@ -7,15 +8,16 @@ from omegaconf import OmegaConf
 from backdoor_lab.callbacks.fisher_scores import FisherScores
 from backdoor_lab.callbacks.masked_gradients import MaskedGradients
 from backdoor_lab.defenses._base import batch_norms
-from backdoor_lab.defenses.unibp import (
-    UniBP,
+from backdoor_lab.defenses.ft_matched import FTMatched
+from backdoor_lab.defenses.unibp import UniBP
+from backdoor_lab.defenses.unibp.entries import top_entries
+from backdoor_lab.defenses.unibp.rectification import (
     bn_distance,
     input_statistics,
     reset_affine,
-    top_entries,
 )
 from backdoor_lab.errors import ConfigError
-from backdoor_lab.training import Engine, Recipe, Tuning, sgd
+from backdoor_lab.training import SAM, Engine, Recipe, Tuning, sgd
 from tests.tiny import SPEC, Tiny, tiny_aux
 
 
@@ -43,8 +45,10 @@ def aux():
 def defense(**changes):
     options = {
         "k_mode": "absolute", "k": 5, "granularity": "entry", "value": "reset", "sigma": 0.01,
-        "scores": "fisher", "rectify": {"epochs": 1, "lr": 0.001}, "prune_from": "victim",
-        "detach_var": False, "epochs": 2, "lr": 0.05, "lr_floor": 0.01, "momentum": 0.9,
+        "resample": "never", "scores": "fisher", "fisher": "training", "reset": True,
+        "rectify": {"epochs": 1, "lr": 0.001}, "bn_weight": 1.0, "var_weight": 0.05,
+        "prune_from": "victim", "detach_var": False, "mask": True, "freeze_statistics": False,
+        "epochs": 2, "lr": 0.05, "lr_floor": 0.01, "momentum": 0.9,
         "weight_decay": 0.1, "batch_size": 8,
     }  # fmt: skip
     unibp = UniBP(**{**options, **changes})
@@ -62,9 +66,7 @@ def test_the_k_largest_scores_are_chosen():
     assert top_entries(scores, 2, "beta")["a.bias"].tolist() == [True, True, False]
     channel = top_entries(scores, 4, "channel")
     assert channel["a.weight"].tolist() == channel["a.bias"].tolist() == [True, True, False]
-    for count in (0, 6):
-        with pytest.raises(ConfigError, match=r"defense\.k"):
-            top_entries(scores, count)
+    assert not any(entries.any() for entries in top_entries(scores, 0).values())
 
 
 def test_k_modes(model):
@@ -72,6 +74,23 @@ def test_k_modes(model):
     assert defense(k_mode="ratio_affine", k=0.25).count(model) == 8
     assert defense(k_mode="ratio_total", k=0.01).count(model) == int(0.01 * total)
     assert defense(k=3).count(model) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "means"),
+    [
+        ({"k": 32}, "32 of 32"),
+        ({"k": 16, "granularity": "gamma"}, "16 of 16"),
+        ({"k": 1, "granularity": "channel"}, "0 of 16"),
+        ({"k": 1e-9, "k_mode": "ratio_affine"}, "0 of 32"),
+        ({"k": 1.0, "k_mode": "ratio_total"}, "of 32"),
+    ],
+)
+def test_k_out_of_range_is_refused_before_anything_trains(model, changes, means):
+    with pytest.raises(ConfigError, match=rf"defense\.k=.* means .*{means}"):
+        defense(**changes).check_model(model)
+    defense(k=0).check_model(model)
+    defense(k=31).check_model(model)
 
 
 def test_reset_touches_the_affine_entries_alone(model):
@@ -111,6 +130,17 @@ def test_fisher_scores_are_weighted_squared_gradients(model, aux):
     engine().fit(module, aux.data, "t", [fisher])
     expected = 16 / 24 * seen[0] ** 2 + 8 / 24 * seen[1] ** 2
     assert torch.allclose(fisher.scores["body.1.weight"], expected)
+
+
+def test_fisher_scores_under_sam_are_those_of_the_first_pass(model, aux):
+    batches = aux.data.images[:8].float() / 255, aux.data.labels[:8]
+    plain = deepcopy(model).train()
+    torch.nn.functional.cross_entropy(plain(batches[0]), batches[1]).backward()
+    expected = plain.body[1].weight.grad ** 2
+    fisher = FisherScores(["body.1.weight"], 8)
+    module = Tuning(model, Recipe(1, 8, 0.01, partial(SAM, rho=0.5)), None, 0)
+    engine().fit(module, aux.data.take(torch.arange(8)), "t", [fisher])
+    torch.testing.assert_close(fisher.scores["body.1.weight"], expected, rtol=1e-4, atol=1e-7)
 
 
 def test_masked_entries_keep_their_value_under_weight_decay(model, aux):
@@ -160,3 +190,100 @@ def test_other_readings_run(model, aux):
     assert purified is not model
     assert purified.state_dict().keys() == model.state_dict().keys()
     assert rectified.details["k"] == 4
+
+
+def purified(model, aux, **changes):
+    """State of a copy of `model` after UniBP with `changes`, and the defense."""
+    unibp = defense(**changes)
+    unibp.check(has_images=True, labelled=True)
+    return unibp.purify(deepcopy(model), aux).state_dict(), unibp
+
+
+def scores_of(model, aux, **changes):
+    return defense(**changes).rectify(model, aux.data)[1]
+
+
+def differ(first, second):
+    return {name for name, value in first.items() if not torch.equal(value, second[name])}
+
+
+def test_without_k_it_is_fine_tuning_at_its_own_settings(model, aux):
+    found, unibp = purified(model, aux, k=0)
+    control = FTMatched("unibp", 2, 0.05, 8, 0.01, None, 0.9, 0.1)
+    control.attach(engine(), SPEC, 1)
+    assert not differ(found, control.purify(deepcopy(model), aux).state_dict())
+    assert unibp.details["k"] == 0
+
+
+def test_pruning_alone_changes_the_pruned_entries_alone(model, aux):
+    found, unibp = purified(model, aux, epochs=0, value="zero")
+    changed = differ(found, model.state_dict())
+    assert changed == set(unibp.details["per_layer"])
+    pruned = sum(int((found[n] != model.state_dict()[n]).sum()) for n in changed)
+    assert pruned == unibp.details["k"] == 5
+
+
+def test_without_the_mask_pruned_entries_move(model, aux):
+    start, _ = purified(model, aux, epochs=0)
+    held, unibp = purified(model, aux)
+    free, _ = purified(model, aux, mask=False)
+    for name, count in unibp.details["per_layer"].items():
+        assert (held[name] == start[name]).sum() == count
+        assert not (free[name] == start[name]).any()
+
+
+def test_frozen_statistics_stay(model, aux):
+    found, _ = purified(model, aux, freeze_statistics=True)
+    before = model.state_dict()
+    stay = {name for name in before if "running" in name or "batches" in name}
+    assert not differ({name: found[name] for name in stay}, before)
+    assert not torch.equal(found["body.0.weight"], before["body.0.weight"])
+
+
+@pytest.mark.parametrize(("each", "draws"), [("step", 6), ("epoch", 2)])
+def test_noise_is_drawn_anew(model, aux, each, draws, monkeypatch):
+    seen = []
+    step = UniBP.training_step
+
+    def watched(self, batch, batch_idx):
+        seen.append(torch.cat([self.model.body[n].weight.detach().clone() for n in (1, 4)]))
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(UniBP, "training_step", watched)
+    defense(value="noise", resample=each, k=8, granularity="gamma").purify(model, aux)
+    noise = [weights[weights.abs() < 0.06] for weights in seen]  # 24 images make 3 steps an epoch
+    assert [len(one) for one in noise] == [8] * 6
+    assert len({tuple(one.tolist()) for one in noise}) == draws
+
+
+@pytest.mark.parametrize("changes", [{}, {"value": "noise", "mask": False}])
+def test_fresh_noise_needs_noise_that_is_held(changes):
+    with pytest.raises(ConfigError, match=r"defense\.resample=step"):
+        defense(resample="step", **changes).check(has_images=True, labelled=True)
+
+
+def test_what_is_left_out_of_the_rectification_changes_the_scores(model, aux):
+    default = scores_of(model, aux)
+    for changes in (
+        {"reset": False},
+        {"bn_weight": 0.0},
+        {"var_weight": 1.0},
+        {"fisher": "final"},
+        {"rectify": {"epochs": 0, "lr": 0.001}},
+    ):
+        assert differ(scores_of(model, aux, **changes), default), changes
+
+
+def test_without_bn_distance_the_scores_are_those_of_cross_entropy(model, aux):
+    static = {"rectify": {"epochs": 0, "lr": 0.001}, "batch_size": 24, "reset": False}
+    unibp = defense(bn_weight=0.0, **static)
+    unibp.crop_flip = None
+    before = deepcopy(model.state_dict())
+    copy, scores = unibp.rectify(model, aux.data)
+    plain = deepcopy(model).train()
+    images = aux.data.images.float() / 255
+    torch.nn.functional.cross_entropy(plain(images), aux.data.labels).backward()
+    expected = plain.body[4].bias.grad ** 2
+    torch.testing.assert_close(scores["body.4.bias"], expected, rtol=1e-3, atol=1e-7)
+    counters = {f"body.{n}.num_batches_tracked" for n in (1, 4)}
+    assert differ(copy.state_dict(), before) == counters  # a static score leaves the copy as it is
