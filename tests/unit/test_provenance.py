@@ -57,8 +57,8 @@ SHAPES_BOTH = [
     ("attacks/wanet.py", "poisoned * self.cross_ratio", "1 + poisoned * self.cross_ratio"),
     ("attacks/_base.py", "1 <= count", "2 <= count"),
     ("models/preact_resnet.py", "F.relu(self.bn1(x))", "F.gelu(self.bn1(x))"),
-    ("datasets/_base.py", "without(len(train), held)", "held"),
-    ("datasets/digits.py", "TEST_SHARE = 0.2", "TEST_SHARE = 0.3"),
+    ("datasets/_base.py", "without(len(whole), held)", "held"),
+    ("datasets/_grey.py", "TEST_SHARE = 0.2", "TEST_SHARE = 0.3"),
     ("training/engine.py", "module.train()", "module.eval()"),
     ("training/augment.py", "2 * self.padding", "3 * self.padding"),
     ("training/schedules.py", "warm_up: Rate = 0.3", "warm_up: Rate = 0.4"),
@@ -70,7 +70,7 @@ SHAPES_RESULT = [
     ("evaluation/stealth.py", "data_range=255.0", "data_range=256.0"),
     ("aux_data/_fonts.py", "CANVAS = 64", "CANVAS = 65"),
     ("calibration/none.py", "return aux", "return aux or aux"),
-    ("defenses/unibp.py", "0.05", "0.06"),
+    ("defenses/unibp/rectification.py", "0.05", "0.06"),
     ("callbacks/fisher_scores.py", "** 2", "** 3"),
 ]
 SHAPES_NOTHING = [
