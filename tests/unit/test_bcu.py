@@ -52,8 +52,8 @@ def cifar_resnet18():
 def defense(spec=SPEC, **changes):
     options = {
         "stem": 0.01, "shallow": 0.01, "deep": 0.27, "head": 0.1, "strategy": "increasing",
-        "target_overall": None, "only": None, "temperature": None, "labels": "soft", "epochs": 2, "lr": 0.01,
-        "momentum": 0.9, "weight_decay": 5e-4, "batch_size": 8, "t_max": None,
+        "target_overall": None, "only": None, "temperature": None, "labels": "soft", "epochs": 2,
+        "lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4, "batch_size": 8, "t_max": None,
     }  # fmt: skip
     bcu = BCU(**{**options, **changes})
     bcu.attach(Engine(accelerator="cpu", precision="32-true", progress=False), spec, 5)
@@ -218,7 +218,10 @@ def test_one_stage_alone_is_reinitialised_at_its_own_share(images):
 
 @pytest.mark.parametrize(
     ("changes", "key"),
-    [({"only": [4]}, r"only=\[4\].*0 \(stem\) to 3 \(head\)"), ({"target_overall": 1.0}, "target_overall")],
+    [
+        ({"only": [4]}, r"only=\[4\].*0 \(stem\) to 3 \(head\)"),
+        ({"target_overall": 1.0}, "target_overall"),
+    ],
 )
 def test_stages_and_shares_out_of_range_are_refused_before_anything_trains(changes, key):
     with pytest.raises(ConfigError, match=rf"defense\.{key}"):

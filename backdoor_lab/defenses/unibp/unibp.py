@@ -104,9 +104,7 @@ class UniBP(Defense):
         anneal = partial(cosine, floor=lr_floor)
         self.recipe = Recipe(max(1, epochs), batch_size, lr, sgd(momentum, weight_decay), anneal)
         plain = sgd(momentum, weight_decay=0)
-        self.rectification = Recipe(
-            max(1, self.rectify_epochs), batch_size, rectify["lr"], plain
-        )
+        self.rectification = Recipe(max(1, self.rectify_epochs), batch_size, rectify["lr"], plain)
 
     def check(self, has_images: bool, labelled: bool) -> None:
         super().check(has_images, labelled)
