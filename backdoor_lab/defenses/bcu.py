@@ -134,14 +134,12 @@ class BCU(Defense):
         fresh = model.fresh(self.seed)  # type: ignore[operator]
         ratios = self.ratios(model)
         state = reinitialised(model.state_dict(), fresh.state_dict(), ratios, self.seed)
-        if self.epochs == 0:
-            model.load_state_dict(state)
-            return model.eval()
         self.teacher = frozen_copy(model)
         model.load_state_dict(state)
-        model = super().purify(model, aux)
+        if self.epochs:
+            super().purify(model, aux)
         del self.teacher
-        return model
+        return model.eval()
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """How far the answers are from the teacher's; the labels are not read."""

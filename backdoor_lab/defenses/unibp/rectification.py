@@ -1,4 +1,4 @@
-"""A copy of the victim rebuilds the backdoor from clean images, and its entries are scored."""
+"""A copy of the victim rebuilds the backdoor from clean images; its entries are scored then."""
 
 from __future__ import annotations
 

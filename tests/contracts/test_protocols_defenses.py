@@ -1,0 +1,136 @@
+"""What a protocol makes of defense and auxiliary set, against the papers' numbers."""
+
+import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torch import nn, zeros
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from backdoor_lab.config import plain_config
+
+ANP = {"eps": 0.4, "steps": 1, "alpha": 0.2, "momentum": 0.9, "project": False, "acc_ratio": 0.1}
+ANP_BB = ANP | {"lr": 0.01, "batch_size": 256, "iterations": 2000}
+ANP_PAPER = ANP | {"lr": 0.2, "batch_size": 128, "iterations": 2000}
+ANP_BCU = ANP | {"lr": 0.2, "batch_size": 256, "iterations": 1000}
+ANP_UNIBP = ANP_BB | {"lr": 0.002}
+FT = {"batch_size": 256, "momentum": 0.9, "weight_decay": 5e-4, "t_max": 100}
+FT_BB = FT | {"lr": 0.01, "epochs": 100, "patience": None}
+FT_TINY = FT | {"lr": 0.01, "epochs": 200, "patience": 10}  # plateau on the training loss
+FT_UNIBP = FT | {"lr": 0.002, "epochs": 20, "patience": None}
+U3 = {"u": 3, "pairing": "reference"}
+U5 = {"u": 5, "pairing": "reference"}
+BCU = {
+    "stem": 0.01, "shallow": 0.01, "deep": 0.27, "head": 0.1, "strategy": "increasing",
+    "only": None, "temperature": None, "labels": "soft", "epochs": 100, "lr": 0.01,
+    "momentum": 0.9, "weight_decay": 5e-4, "batch_size": 256, "t_max": 100,
+}  # fmt: skip
+UNIBP = {
+    "k_mode": "ratio_affine", "k": 0.066, "granularity": "entry", "value": "reset",
+    "scores": "fisher", "fisher": "training", "reset": True, "bn_weight": 1.0, "var_weight": 0.05,
+    "prune_from": "victim", "mask": True, "epochs": 20, "lr": 0.001, "lr_floor": 0.0002,
+    "momentum": 0.9, "batch_size": 128,
+}  # fmt: skip
+SEEN5, SEEN10, SEEN1 = ({"ratio": ratio} for ratio in (0.05, 0.1, 0.01))
+
+# protocol, data set, defense, values of the defense, values of aux=seen
+TABLE = [
+    ("bb", "cifar10", "anp", ANP_BB, SEEN5),
+    ("bb", "gtsrb", "anp", ANP_BB, SEEN5),
+    ("bb", "tiny_imagenet", "anp", ANP_BB, SEEN5),
+    ("bb", "cifar10", "clp", U3, SEEN5),
+    ("bb", "gtsrb", "clp", U3, SEEN5),
+    ("bb", "tiny_imagenet", "clp", U5, SEEN5),  # its yaml of this data set
+    ("bb", "cifar10", "ft", FT_BB, SEEN5),
+    ("bb", "gtsrb", "ft", FT_BB, SEEN5),
+    ("bb", "tiny_imagenet", "ft", FT_TINY, SEEN5),
+    ("gic", "cifar10", "anp", ANP_BB, SEEN5),  # BackdoorBench's values, as its code has them
+    ("gic", "tiny_imagenet", "anp", ANP_BB, SEEN5),
+    ("gic", "cifar10", "ft", FT_BB, SEEN5),
+    ("gic", "gtsrb", "ft", FT_BB, SEEN5),
+    ("gic", "tiny_imagenet", "ft", FT_TINY, SEEN5),
+    ("cc", "cifar10", "anp", ANP_PAPER, SEEN1),  # not printed: the method's own
+    ("cc", "cifar10", "clp", U3, SEEN1),  # not printed; no data anyway
+    ("cc", "cifar100", "clp", U3, SEEN1),
+    ("cc", "gtsrb", "clp", U3, SEEN1),
+    ("bcu", "cifar10", "bcu", BCU, {}),
+    ("bcu", "gtsrb", "bcu", BCU, {}),
+    ("bcu", "cifar10", "ft", FT_BB, {}),
+    ("bcu", "gtsrb", "ft", FT_BB, {}),
+    ("bcu", "cifar10", "anp", ANP_BCU, {}),  # 100 epochs of 2,500 images
+    ("bcu", "gtsrb", "anp", ANP_BCU, {}),
+    ("unibp", "cifar10", "unibp", UNIBP, SEEN10),
+    ("unibp", "gtsrb", "unibp", UNIBP, SEEN10),
+    ("unibp", "cifar10", "ft", FT_UNIBP, SEEN10),
+    ("unibp", "gtsrb", "ft", FT_UNIBP, SEEN10),
+    ("unibp", "cifar10", "anp", ANP_UNIBP, SEEN10),  # iterations of BackdoorBench; unstated
+    ("unibp", "gtsrb", "anp", ANP_UNIBP, SEEN10),
+    # what suits the digits gives way to what a paper says
+    ("bb", "digits", "anp", ANP_BB, SEEN5),
+    ("gic", "digits", "ft", FT_BB, SEEN5),
+    ("bcu", "digits", "bcu", BCU, {}),
+    ("unibp", "digits", "unibp", UNIBP, SEEN10),
+]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "dataset", "defense", "values", "aux"),
+    TABLE,
+    ids=["-".join(row[:3]) for row in TABLE],
+)
+def test_values_are_those_of_the_papers(config, protocol, dataset, defense, values, aux):
+    cfg = config(f"protocol={protocol}", f"dataset={dataset}", f"defense={defense}", "aux=seen")
+    assert {key: cfg.defense[key] for key in values} == values
+    assert {key: cfg.aux[key] for key in aux} == aux
+
+
+AUXILIARY = [
+    *(("gic", kind, 0.05) for kind in ("seen", "reserved", "brightness", "synthetic", "external")),
+    ("bcu", "reserved", 0.05),
+    ("bcu", "external", 0.05),
+]
+
+
+@pytest.mark.parametrize(("protocol", "kind", "ratio"), AUXILIARY)
+@pytest.mark.parametrize("dataset", ["cifar10", "digits"])
+def test_auxiliary_sets_have_the_size_of_the_papers(config, protocol, kind, ratio, dataset):
+    cfg = config(f"protocol={protocol}", f"dataset={dataset}", f"aux={kind}")
+    assert (cfg.aux.ratio, cfg.aux.size) == (ratio, None)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "batch"), [(0.01, 32), (0.02, 32), (0.05, 64), (0.1, 128), (0.2, 128), (0.005, 32)]
+)
+def test_unibp_s_batch_goes_with_the_share_of_the_data(config, ratio, batch):
+    cfg = config("protocol=unibp", "dataset=cifar10", f"aux.ratio={ratio}")
+    assert cfg.defense.batch_size == batch
+    assert config("protocol=unibp", "aux.ratio=0.01", "aux.size=500").defense.batch_size == 128
+    assert config("protocol=unibp", "defense.batch_size=7").defense.batch_size == 7
+
+
+@pytest.mark.parametrize(
+    ("protocol", "control", "expected"),
+    [
+        ("unibp", "ft_matched", {"lr": 0.001, "lr_floor": 0.0002, "epochs": 20,
+                                 "batch_size": 128, "weight_decay": 0.0}),
+        ("unibp", "ft_tuned", {"epochs": 20, "batch_size": 256}),
+        ("bb", "ft_tuned", {"epochs": 100, "batch_size": 256}),
+    ],
+)  # fmt: skip
+def test_controls_follow_the_protocol(config, protocol, control, expected):
+    cfg = config(f"protocol={protocol}", "dataset=cifar10", f"defense={control}")
+    assert {key: cfg.defense[key] for key in expected} == expected
+
+
+def test_the_rate_of_a_few_epochs_of_backdoorbench_hardly_falls(config):
+    node = plain_config(config("protocol=unibp", "dataset=cifar10", "defense=ft"), "defense")
+    made = instantiate(node, _convert_="all").recipe.optimizers([nn.Parameter(zeros(1))], 1)
+    scheduler = made["lr_scheduler"]["scheduler"]
+    assert (type(scheduler), scheduler.T_max) == (CosineAnnealingLR, 100)
+
+
+def test_a_value_on_the_command_line_wins(config):
+    cfg = config("protocol=bb", "dataset=tiny_imagenet", "defense=clp", "defense.u=4")
+    assert cfg.defense.u == 4
+    cfg = config("protocol=unibp", "defense=ft", "defense.lr=0.1", "aux.ratio=0.02")
+    assert (cfg.defense.lr, cfg.aux.ratio) == (0.1, 0.02)
+    assert OmegaConf.select(cfg, "defense.patience") is None
