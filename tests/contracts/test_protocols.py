@@ -175,6 +175,11 @@ def test_a_value_on_the_command_line_wins_over_the_protocol(config):
     assert schedule(cfg) == ("cosine", 100)
 
 
+def test_a_protocol_trains_in_fp32_on_demand(config):
+    cfg = config("protocol=bb", "dataset=digits", "trainer.precision=32-true")
+    assert instantiate(plain_config(cfg, "trainer")).precision == "32-true"
+
+
 def test_choices_on_the_command_line_win_over_those_of_the_protocol(config):
     cfg = config("protocol=bcu", "dataset=cifar10", "model=preact_resnet18_narrow", "recipe=quick")
     assert (cfg.model.architecture, cfg.model.options.width) == ("preact_resnet18", 16)
