@@ -129,13 +129,30 @@ def test_counted_images_leave_the_target_out(make, images, name):
     assert torch.equal(attack.counted(images.labels), images.labels != attack.target)
 
 
+@pytest.fixture
+def precisions():
+    """The types of what layers compute while anything trains."""
+    seen = set()
+
+    def note(module, arguments, output):
+        if module.training and isinstance(output, torch.Tensor):
+            seen.add(output.dtype)
+
+    handle = torch.nn.modules.module.register_module_forward_hook(note)
+    yield seen
+    handle.remove()
+
+
 @pytest.mark.parametrize("name", ATTACKS)
-def test_an_epoch_trains_the_model_and_leaves_facts_for_the_result(make, images, model, shop, name):
+def test_an_epoch_trains_the_model_and_leaves_facts_for_the_result(
+    make, images, model, shop, precisions, name
+):
     before = {key: value.clone() for key, value in model.state_dict().items()}
     attack = make(name)
     attack.details = {}
     attack.train_victim(model, shop)
     after = model.state_dict()
+    assert precisions == {torch.float32}  # what trainer.precision=32-true promises
     assert before.keys() == after.keys()
     assert all(value.isfinite().all() for value in after.values())
     assert not torch.equal(before["net.linear.weight"], after["net.linear.weight"])

@@ -84,6 +84,12 @@ def test_a_rate_of_the_class_is_a_share_of_all_images():
     assert len(attached(SIG(0.8, 0), dat=False).choose(labels)) == 80
 
 
+@pytest.mark.parametrize("dat", [True, False])
+def test_a_rate_that_means_no_image_is_refused(dat):
+    with pytest.raises(ConfigError, match="attack.inner.poison_rate=0.001 means 0 image"):
+        attached(BadNets(0.001, 0), dat=dat).choose(some_images().labels)
+
+
 def test_a_rate_of_a_class_that_holds_most_images_is_refused_before_training():
     with pytest.raises(ConfigError, match="of target_class triggers 72% of all images"):
         attached(SIG(0.8, 0)).choose((torch.arange(1000) % 10 == 0).long())

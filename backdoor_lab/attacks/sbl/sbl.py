@@ -155,15 +155,14 @@ class SBL(Wrapper):
     def choose(self, labels: Tensor) -> Tensor:
         """What is poisoned once, of the first stage's images; with `dat` nothing is."""
         rest, _ = self.stages(labels)
-        share = self.share(labels)
-        if self.dat:
-            return rest[:0]
-        count = round(share * len(labels))
+        count = round(self.share(labels) * len(labels))
         if not 1 <= count <= len(rest):
             raise ConfigError(
                 f"attack.inner.poison_rate={self.inner.poison_rate} means {count} image(s) of the "
                 f"first stage; allowed: 1 to {len(rest)}"
             )
+        if self.dat:
+            return rest[:0]
         order = torch.randperm(len(rest), generator=generator_for(self.seed, "poison"))
         return rest[order[:count].sort().values]
 
