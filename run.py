@@ -6,6 +6,8 @@ import hydra
 from omegaconf import DictConfig
 
 from backdoor_lab.config import register, show_versions
+from backdoor_lab.config.choices import refuse_choices
+from backdoor_lab.run.exits import ending_well
 from backdoor_lab.run.launch import launch
 
 register()
@@ -18,7 +20,9 @@ def main(cfg: DictConfig) -> Exception | None:
 
 
 if __name__ == "__main__":
-    if "--version" in sys.argv:
-        show_versions()
-    else:
-        main()
+    with ending_well():
+        if "--version" in sys.argv:
+            show_versions()
+        else:
+            refuse_choices(sys.argv[1:])
+            main()

@@ -16,7 +16,7 @@ from backdoor_lab.attacks import Attack
 from backdoor_lab.aux_data import AuxiliaryKind
 from backdoor_lab.calibration import Calibration
 from backdoor_lab.config import plain_config
-from backdoor_lab.config.checks import refuse_unknown
+from backdoor_lab.config.checks import refuse
 from backdoor_lab.datasets import Data, Dataset
 from backdoor_lab.defenses import Chain
 from backdoor_lab.errors import ConfigError
@@ -51,9 +51,7 @@ class Parts:
         Raises:
             ConfigError: a value is out of its range, or two choices make no sense together.
         """
-        refuse_unknown(cfg)
-        if cfg.seed < 0:
-            raise ConfigError(f"seed={cfg.seed} is negative; allowed: 0 or more")
+        refuse(cfg)
         names = ("task", "victim", "dataset", "model", "recipe", "attack", "aux", "calibration")
         built = {name: build(cfg, name) for name in (*names, "export")}
         defenses = ["defense"] if cfg.then is None else ["defense", "then"]
