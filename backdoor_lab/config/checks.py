@@ -32,7 +32,7 @@ def refuse(cfg: DictConfig) -> None:
     refuse_missing(cfg)
     if cfg.seed < 0:
         raise ConfigError(f"seed={cfg.seed} is negative; allowed: 0 or more")
-    for group in (group for group in defaults() if cfg.get(group) is not None):
+    for group in (group for group in defaults() if OmegaConf.is_config(cfg.get(group))):
         for key, value in numbers(OmegaConf.to_container(cfg[group], resolve=True), group):
             if not math.isfinite(value):
                 raise ConfigError(f"{key}={value} is not finite; allowed: finite numbers")

@@ -29,14 +29,16 @@ def launch(cfg: DictConfig) -> Exception | None:
     names = Names.of(cfg, hydra.runtime.choices, tuple(hydra.overrides.task))
     try:
         record = result_of(cfg, names, folder)
-    except Exception as fault:
-        error = told(fault)
+    except Exception as error:
         in_grid = hydra.mode is RunMode.MULTIRUN
-        leave_trace(folder, names, error, in_grid)
-        if not in_grid:
-            raise error from fault.__cause__
-        log.error("%s failed: %s", folder, error)
-        return error
+        readable = told(error)
+        leave_trace(folder, names, readable, in_grid)
+        if in_grid:
+            log.error("%s failed: %s", folder, readable)
+            return readable
+        if readable is error:
+            raise
+        raise readable from None
     if record.victim is not None:
         console().print(result_table(record))
     console().print(f"Result: {folder}", soft_wrap=True)
