@@ -6,8 +6,9 @@ import hydra
 from omegaconf import DictConfig
 
 from backdoor_lab.config import register, show_versions
+from backdoor_lab.config.choices import refuse_choices
+from backdoor_lab.run.exits import ending_well
 from backdoor_lab.run.launch import launch
-from backdoor_lab.run.signals import told_to_end
 
 register()
 
@@ -19,8 +20,9 @@ def main(cfg: DictConfig) -> Exception | None:
 
 
 if __name__ == "__main__":
-    if "--version" in sys.argv:
-        show_versions()
-    else:
-        with told_to_end():
+    with ending_well():
+        if "--version" in sys.argv:
+            show_versions()
+        else:
+            refuse_choices(sys.argv[1:])
             main()

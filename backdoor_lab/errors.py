@@ -10,10 +10,6 @@ class ConfigError(CompactHydraException):
     """
 
 
-class DivergedError(CompactHydraException):
-    """A training whose loss or weights are no numbers any more; it stores nothing."""
-
-
 def spelled(method: object) -> str:
     """A method as it is typed: the name of its file or folder, `backdoor_lab.<group>.<name>`."""
     return type(method).__module__.split(".")[2]

@@ -13,6 +13,8 @@ from backdoor_lab.training import Engine
 class Calibration(ABC):
     """Changes the auxiliary images before the defense sees them."""
 
+    needs_images = True
+
     @abstractmethod
     def calibrate(
         self, model: nn.Module, aux: AuxiliarySet, engine: Engine, seed: int

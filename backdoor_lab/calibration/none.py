@@ -12,6 +12,8 @@ from backdoor_lab.training import Engine
 class NoCalibration(Calibration):
     """Leaves the auxiliary set alone."""
 
+    needs_images = False
+
     def calibrate(
         self, model: nn.Module, aux: AuxiliarySet, engine: Engine, seed: int
     ) -> AuxiliarySet:

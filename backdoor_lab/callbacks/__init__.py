@@ -1,7 +1,8 @@
 """What acts on a training from outside."""
 
 from backdoor_lab.callbacks.epoch_loss import EpochLoss
+from backdoor_lab.callbacks.finite import Finite
 from backdoor_lab.callbacks.fit_progress import FitProgress
 from backdoor_lab.callbacks.resume import Resume
 
-__all__ = ["EpochLoss", "FitProgress", "Resume"]
+__all__ = ["EpochLoss", "Finite", "FitProgress", "Resume"]

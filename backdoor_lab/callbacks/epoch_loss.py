@@ -1,18 +1,15 @@
 """The mean loss of an epoch, summed on the device."""
 
-import math
 from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
 
-from backdoor_lab.errors import DivergedError
-
 
 class EpochLoss(Callback):
     """Logs `<title>/loss` once an epoch; a log at each step would synchronise the device.
 
-    Schedules may monitor it as `loss`. A training whose loss is not finite ends there.
+    Schedules may monitor it as `loss`.
     """
 
     def __init__(self, title: str) -> None:
@@ -30,11 +27,6 @@ class EpochLoss(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.steps:
             mean = self.total / self.steps
-            if not math.isfinite(mean):  # one synchronisation an epoch
-                raise DivergedError(
-                    f"{self.title}: the loss of epoch {trainer.current_epoch + 1} is "
-                    f"{float(mean)}, the training has diverged; a lower learning rate may help"
-                )
             pl_module.log("loss", mean, logger=False)
             if trainer.logger is not None:
                 epoch = {f"{self.title}/epoch": trainer.current_epoch + 1}

@@ -40,8 +40,11 @@ class Resume(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if time.monotonic() - self.saved >= self.seconds:
             partial = self.folder / f"{RESUME}.partial"
-            trainer.save_checkpoint(partial)
-            partial.replace(self.folder / RESUME)
+            try:
+                trainer.save_checkpoint(partial)
+                partial.replace(self.folder / RESUME)
+            finally:
+                partial.unlink(missing_ok=True)  # a full disk leaves half of one
             self.saved = time.monotonic()
 
 

@@ -1,19 +1,73 @@
-"""Keys that nothing reads are refused, wherever they came from."""
+"""What the whole config must be: known keys, a choice of each group, finite numbers, names."""
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Iterator
 from dataclasses import fields
 from difflib import get_close_matches
 from functools import cache
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from backdoor_lab.config.choices import defaults, names
 from backdoor_lab.config.places import CONF
 from backdoor_lab.config.schema import Schema
 from backdoor_lab.errors import ConfigError
 
 READ = re.compile(r"\$\{value_for:([\w.]+),")
+PRESETS = ("protocol", "experiment")  # hold values for others, build nothing
+NAME = re.compile(r"\w[\w.+ -]{0,99}")
+
+
+def refuse(cfg: DictConfig) -> None:
+    """Refuse what can be told without building anything.
+
+    Raises:
+        ConfigError: names the key, what was given and what is allowed.
+    """
+    refuse_unknown(cfg)
+    refuse_missing(cfg)
+    if cfg.seed < 0:
+        raise ConfigError(f"seed={cfg.seed} is negative; allowed: 0 or more")
+    for group in (group for group in defaults() if OmegaConf.is_config(cfg.get(group))):
+        for key, value in numbers(OmegaConf.to_container(cfg[group], resolve=True), group):
+            if not math.isfinite(value):
+                raise ConfigError(f"{key}={value} is not finite; allowed: finite numbers")
+    if not NAME.fullmatch(str(cfg.dataset.name)):
+        raise ConfigError(
+            f"dataset.name={cfg.dataset.name!r} is no name of a folder; allowed: letters, digits "
+            "and . _ + - (not first)"
+        )
+
+
+def refuse_missing(cfg: DictConfig) -> None:
+    """Refuse a group without a choice, a node that is none, and an empty path."""
+    for group, name in defaults().items():
+        held = None if "@" in group else cfg.get(group)
+        if (held is None and name is None) or "@" in group or group in PRESETS:
+            continue
+        if not isinstance(held, DictConfig):
+            raise ConfigError(f"{group}={held} builds nothing; allowed: one of {names(group)}")
+        if not isinstance(target := held.get("_target_"), str) or target.count(".") < 2:
+            raise ConfigError(f"{group}._target_={target} is no class; allowed: those of the yamls")
+    for name, place in cfg.paths.items():
+        if place is not None and not str(place).strip():
+            raise ConfigError(f"paths.{name}='' is empty; allowed: a folder")
+
+
+def numbers(value: Any, key: str) -> Iterator[tuple[str, float]]:
+    """Every float below `value`, by its key."""
+    if isinstance(value, dict):
+        for name, one in value.items():
+            yield from numbers(one, f"{key}.{name}")
+    elif isinstance(value, list):
+        for place, one in enumerate(value):
+            yield from numbers(one, f"{key}.{place}")
+    elif isinstance(value, float):
+        yield key, value
 
 
 def refuse_unknown(cfg: DictConfig) -> None:

@@ -7,7 +7,7 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.store.notes import Notes
@@ -18,7 +18,7 @@ def precision_here(cfg: DictConfig) -> str:
     trainer = cfg.trainer
     if trainer.precision != "auto":
         return str(trainer.precision)
-    index = trainer.devices[0] if trainer.devices else None
+    index = trainer.devices[0] if OmegaConf.is_list(trainer.devices) and trainer.devices else None
     asked = {
         "machine": platform.node(),
         "gpus": sorted(path.name for path in Path("/dev").glob("nvidia[0-9]*")),

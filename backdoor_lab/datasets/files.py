@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
@@ -17,6 +18,10 @@ from backdoor_lab.console import progress_bar
 from backdoor_lab.errors import ConfigError
 
 Files = Sequence[tuple[Path, int]]
+UNREADABLE = (
+    UnidentifiedImageError, OSError, SyntaxError, ValueError, MemoryError,
+    Image.DecompressionBombWarning, Image.DecompressionBombError,
+)  # fmt: skip
 
 
 def is_image(path: Path) -> bool:
@@ -29,7 +34,7 @@ def decode(
 ) -> tuple[Tensor, Tensor]:
     """Images (count, 3, size, size) uint8 and labels (count,) of `load(0)`, `load(1)`...
 
-    Grey becomes RGB; another size becomes `size` x `size` by PIL's (antialiased) bilinear filter,
+    Another size becomes `size` x `size` by PIL's (antialiased) bilinear filter,
     whatever the proportions.
     """
     images = np.empty((count, 3, size, size), np.uint8)
@@ -37,7 +42,6 @@ def decode(
 
     def fill(number: int) -> None:
         image, labels[number] = load(number)
-        image = image.convert("RGB")
         if image.size != (size, size):
             image = image.resize((size, size), Image.Resampling.BILINEAR)
         images[number] = np.asarray(image).transpose(2, 0, 1)
@@ -58,12 +62,30 @@ def decode_files(files: Files, size: int, title: str, key: str) -> tuple[Tensor,
     def load(number: int) -> tuple[Image.Image, int]:
         file, label = files[number]
         try:
-            with Image.open(file) as image:
-                return image.convert("RGB"), label
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+            if not file.is_file():  # a pipe would be waited for
+                raise OSError("no regular file")
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                with Image.open(file) as image:
+                    return upright_rgb(image), label
+        except UNREADABLE as error:
             raise ConfigError(
-                f"{key} holds {file}, which cannot be decoded ({error}); "
+                f"{key} holds {printable(file)}, which cannot be decoded ({error}); "
                 "allowed: images that PIL reads"
             ) from error
 
     return decode(load, len(files), size, title)
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """RGB, turned as its EXIF says; 16-bit grey is scaled to 8 bits, which PIL would cut off."""
+    turned = ImageOps.exif_transpose(image)
+    if turned.mode.startswith("I"):
+        levels = np.asarray(turned).astype(np.int64) >> 8
+        turned = Image.fromarray(levels.clip(0, 255).astype(np.uint8))
+    return turned.convert("RGB")
+
+
+def printable(file: Path) -> str:
+    """A path as text that any terminal takes; bytes that are no UTF-8 are escaped."""
+    return os.fsencode(file).decode(errors="backslashreplace")

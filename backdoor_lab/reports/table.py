@@ -91,20 +91,34 @@ def grid_table(records: Sequence[Record]) -> Table:
     common = [f"{name} {seen[name].pop()}" for name in shared]
     count = f"{len(records)} run{'' if len(records) == 1 else 's'}"
     table = Table(title=", ".join([count, *common]), title_justify="left")
-    for name in varying:
+    rows = [tuple(choice(record, name) for name in varying) for record in records]
+    typed = swept(records) if len(set(rows)) < len(rows) else {}
+    for name in (*varying, *typed):
         table.add_column(name, overflow="fold")
     for name in ("ACC %", "ASR %", "RA %", "target, worst %", "DER %", "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
-    for record in records:
+    for number, record in enumerate(records):
         victim, purified = record.victim, record.purified
         table.add_row(
-            *(choice(record, name) or DASH for name in varying),
+            *(name or DASH for name in rows[number]),
+            *(values[number] or DASH for values in typed.values()),
             *(f"{rate(victim, name, 1)} → {rate(purified, name, 1)}" for name in CHANGES),
             ", ".join(rate(purified or victim, name, 1) for name in BY_CLASS),
             rate(purified, "der", 1),
             _seconds(record.spent.seconds.get("purify")),
         )
     return table
+
+
+def swept(records: Sequence[Record]) -> dict[str, list[str | None]]:
+    """The overrides, other than of choices, that are not the same in all commands."""
+    typed = [
+        dict(word.split("=", 1) for word in record.command.split() if "=" in word)
+        for record in records
+    ]
+    keys = dict.fromkeys(key for one in typed for key in one if key not in CHOICES)
+    values = {key: [one.get(key) for one in typed] for key in keys}
+    return {key: held for key, held in values.items() if len(set(held)) > 1}
 
 
 def _seconds(value: float | None) -> str:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import atexit
 import itertools
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, MissingConfigException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
+from backdoor_lab.config.choices import refuse_choices
 from backdoor_lab.config.identity import run_identity
 from backdoor_lab.records import Record, read_failure, read_record
+from backdoor_lab.run.exits import farewells
 from backdoor_lab.run.finished import CODE, State, state_of
+from backdoor_lab.run.gate import UNFIT, gate, one_line
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +44,17 @@ class Cell:
 
 
 class Grid(Callback):
-    """Hydra's callback around a multirun; it may be another process that runs the cells."""
+    """Hydra's callback around runs; it may be another process that runs a grid's cells."""
 
     def __init__(self) -> None:
         self.cells: list[Cell] = []
-        self.ended = False
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Check a single run before Hydra makes its folder."""
+        try:
+            gate(config, "run.dir")
+        except UNFIT as error:
+            raise SystemExit(one_line(error)) from None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Compose and check every cell; bad ones end the grid before it begins.
@@ -58,12 +65,12 @@ class Grid(Callback):
         for overrides in combinations(swept(config)):
             try:
                 self.cells.append(checked(overrides))
-            except (HydraException, MissingConfigException, OmegaConfBaseException) as error:
+            except UNFIT as error:
                 log.error("%s: %s", " ".join(overrides), one_line(error))
                 bad += 1
         if bad:
             raise SystemExit(1)
-        atexit.register(self.leave)
+        farewells.append(partial(self.show, "left"))
         if all(cell.current for cell in self.cells):
             log.info("this grid is finished already; force=true runs it again")
             self.on_multirun_end(config)
@@ -71,30 +78,25 @@ class Grid(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Show the results, and name the cells that failed; the exit code says so too."""
-        self.ended = True
-        if self.sum_up():
-            raise SystemExit(1)
-
-    def leave(self) -> None:
-        """The summary of a grid that was asked to end before its time."""
-        if not self.ended:
-            self.sum_up()
-
-    def sum_up(self) -> int:
-        """Show the results, name the cells without one, and count these."""
-        from backdoor_lab.console import console
-        from backdoor_lab.reports.table import grid_table
-
-        records = {cell: cell.record() for cell in self.cells}
-        failed = [cell for cell, record in records.items() if record is None]
-        if scored := [record for record in records.values() if record and record.victim]:
-            console().print(grid_table(scored))
-        log.info("%d done, %d failed", len(records) - len(failed), len(failed))
+        failed = self.show("failed")
         for cell in failed:
             failure = read_failure(cell.folder)
             reason = failure.error if failure else "left no result"
             log.error("failed: %s (%s)", " ".join(cell.overrides), reason)
-        return len(failed)
+        if failed:
+            raise SystemExit(1)
+
+    def show(self, others: str) -> list[Cell]:
+        """Show the results there are; the cells without one are counted as `others`, and told."""
+        from backdoor_lab.console import console
+        from backdoor_lab.reports.table import grid_table
+
+        records = {cell: cell.record() for cell in self.cells}
+        missing = [cell for cell, record in records.items() if record is None]
+        if scored := [record for record in records.values() if record and record.victim]:
+            console().print(grid_table(scored))
+        log.info("%d done, %d %s", len(records) - len(missing), len(missing), others)
+        return missing
 
 
 def checked(overrides: tuple[str, ...]) -> Cell:
@@ -103,7 +105,9 @@ def checked(overrides: tuple[str, ...]) -> Cell:
     Raises:
         ConfigError: it cannot work.
     """
+    refuse_choices(overrides)
     cfg = compose("config", list(overrides), return_hydra_config=True)
+    gate(cfg, "sweep.subdir")
     folder = Path(cfg.hydra.sweep.dir) / cfg.hydra.sweep.subdir
     current = state_of(cfg, folder)[1] is State.CURRENT
     if not current:
@@ -130,9 +134,3 @@ def combinations(overrides: list[str]) -> list[tuple[str, ...]]:
         for one in OverridesParser.create().parse_overrides(overrides)
     ]
     return list(itertools.product(*choices))
-
-
-def one_line(error: Exception) -> str:
-    """An error with its cause; of Hydra's the folders that it searched are left out."""
-    text = str(error) if error.__cause__ is None else f"{error}: {error.__cause__}"
-    return " ".join(text.partition("Config search path:")[0].split())

@@ -19,6 +19,7 @@ from backdoor_lab.datasets import Data
 from backdoor_lab.records import MadeFrom, Record, Spent
 from backdoor_lab.run.finished import CODE, State, asked_of, note_fingerprint, state_of
 from backdoor_lab.run.names import Names
+from backdoor_lab.run.neighbours import warn_of_crowd
 from backdoor_lab.run.parts import Parts
 from backdoor_lab.store import Store
 from backdoor_lab.tracking import Tracker
@@ -110,6 +111,8 @@ def perform(cfg: DictConfig, names: Names, folder: Path) -> Record:
     quiet_libraries()
     try:
         parts = Parts.of(cfg)
+        if parts.engine.device.type == "cpu":
+            warn_of_crowd()
         record, state = state_of(cfg, folder)
         if state is State.UNTOLD:
             asked = asked_of(cfg)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from backdoor_lab.config.checks import refuse_unknown
 from backdoor_lab.console import console
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.records import Record, read_record
 from backdoor_lab.reports.table import result_table
 from backdoor_lab.run.finished import State, state_of
+from backdoor_lab.run.gate import told
 from backdoor_lab.run.names import Names
 from backdoor_lab.run.pool import CELL
 
@@ -29,15 +30,17 @@ def launch(cfg: DictConfig) -> Exception | None:
     folder = Path(hydra.runtime.output_dir)
     names = Names.of(cfg, hydra.runtime.choices, tuple(hydra.overrides.task))
     try:
-        refuse_unknown(cfg)
         record = result_of(cfg, names, folder)
     except Exception as error:
-        in_one_process = hydra.mode is RunMode.MULTIRUN
-        leave_trace(folder, names, error, in_grid=in_one_process or CELL in os.environ)
-        if not in_one_process:
+        in_grid = hydra.mode is RunMode.MULTIRUN
+        readable = told(error)
+        leave_trace(folder, names, readable, in_grid or CELL in os.environ)
+        if in_grid:
+            log.error("%s failed: %s", folder, readable)
+            return readable
+        if readable is error:
             raise
-        log.error("%s failed: %s", folder, error)
-        return error
+        raise readable from None
     if record.victim is not None:
         console().print(result_table(record))
     console().print(f"Result: {folder}", soft_wrap=True)
@@ -61,4 +64,5 @@ def leave_trace(folder: Path, names: Names, error: Exception, in_grid: bool) -> 
     if refused and read_record(folder) is None:
         shutil.rmtree(folder, ignore_errors=True)
     elif folder.is_dir():
-        names.failure(f"{type(error).__name__}: {error}").write(folder)
+        with suppress(OSError):  # the disk may be what is wrong
+            names.failure(f"{type(error).__name__}: {error}").write(folder)

@@ -16,15 +16,17 @@ from backdoor_lab.attacks import Attack
 from backdoor_lab.aux_data import AuxiliaryKind
 from backdoor_lab.calibration import Calibration
 from backdoor_lab.config import plain_config
-from backdoor_lab.config.checks import refuse_unknown
+from backdoor_lab.config.checks import refuse
 from backdoor_lab.datasets import Data, Dataset
 from backdoor_lab.defenses import Chain
-from backdoor_lab.errors import ConfigError
+from backdoor_lab.errors import ConfigError, spelled
 from backdoor_lab.models import ModelFactory
 from backdoor_lab.tasks import Task
 from backdoor_lab.tracking import Tracker
 from backdoor_lab.training import Engine, Recipe
 from backdoor_lab.victims import VictimSource
+
+CHANNELS = 3  # every data set is read as RGB
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,7 @@ class Parts:
         Raises:
             ConfigError: a value is out of its range, or two choices make no sense together.
         """
-        refuse_unknown(cfg)
-        if cfg.seed < 0:
-            raise ConfigError(f"seed={cfg.seed} is negative; allowed: 0 or more")
+        refuse(cfg)
         names = ("task", "victim", "dataset", "model", "recipe", "attack", "aux", "calibration")
         built = {name: build(cfg, name) for name in (*names, "export")}
         defenses = ["defense"] if cfg.then is None else ["defense", "then"]
@@ -68,20 +68,69 @@ class Parts:
 
     def check(self) -> None:
         """Refuse combinations that cannot work."""
+        self.check_normalisation()
+        if not self.aux.holds_images and self.calibration.needs_images:
+            raise ConfigError(
+                f"aux={spelled(self.aux)} leaves calibration={spelled(self.calibration)} nothing "
+                "to calibrate; allowed: any other aux, or calibration=none"
+            )
         shape = (len(self.dataset.mean), self.dataset.image_size, self.dataset.image_size)
         self.dataset.check()
         self.model.check()
         self.attack.check(shape, self.dataset.num_classes)
         self.task.check(self)
 
+    def check_normalisation(self) -> None:
+        """Refuse means and deviations that are not one for each of three channels."""
+        mean, std = self.dataset.mean, self.dataset.std
+        for key, values in {"mean": mean, "std": std}.items():
+            if len(values) != CHANNELS or (key == "std" and min(values) <= 0):
+                raise ConfigError(
+                    f"dataset.{key}={list(values)} does not fit; allowed: {CHANNELS} numbers, one "
+                    f"a channel{', above 0' if key == 'std' else ''}"
+                )
+
     def attach(self, data: Data, seed: int) -> None:
         """Tell the attack what the data are; refuse, before anything trains, what cannot work.
 
         Raises:
-            ConfigError: an impossible poison rate.
+            ConfigError: an impossible poison rate, or data that are too few.
         """
+        self.check_data(data)
         self.attack.attach(data.spec, self.recipe, seed)
-        self.attack.choose(data.train.labels)
+        poisoned = len(self.attack.choose(data.train.labels))
+        if not self.attack.harmless and not self.attack.counted(data.test.labels).any():
+            raise ConfigError(
+                f"dataset.limit_test={self.dataset.limit_test} leaves no test image but those of "
+                f"attack.target={self.attack.target}; allowed: a higher one, or null"
+            )
+        wanted = self.aux.size or round((self.aux.ratio or 0) * len(data.train))
+        left_out = self.aux.needs_training and self.aux.poisoned == "left_out"
+        if left_out and wanted > len(data.train) - poisoned:
+            raise ConfigError(
+                f"aux.size={self.aux.size}, aux.ratio={self.aux.ratio} mean {wanted} unpoisoned "
+                f"image(s), of which attack.poison_rate={self.attack.poison_rate} leaves "
+                f"{len(data.train) - poisoned}; allowed: up to that, or another aux"
+            )
+
+    def check_data(self, data: Data) -> None:
+        """Refuse data that contradict the config, or are none.
+
+        Raises:
+            ConfigError: names the key, what was given and what is allowed.
+        """
+        told, found = self.dataset.num_classes, data.spec.num_classes
+        if told not in (None, found):
+            raise ConfigError(
+                f"dataset.num_classes={told}, but the data have {found}; allowed: {found} or null"
+            )
+        for part, images in {"train": data.train, "test": data.test}.items():
+            if not len(images):
+                limit = getattr(self.dataset, f"limit_{part}")
+                raise ConfigError(
+                    f"dataset.limit_{part}={limit}, dataset.reserved={self.dataset.reserved} leave "
+                    f"no {part} image; allowed: at least one a class, {found} and more, or null"
+                )
 
 
 def build(cfg: DictConfig, key: str) -> Any:

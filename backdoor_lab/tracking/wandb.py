@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import requests
 from lightning.pytorch.loggers import WandbLogger
 from requests.utils import get_netrc_auth
 
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.tracking._base import RunInfo, Tracker, flat
 from backdoor_lab.validation import validated
+
+log = logging.getLogger(__name__)
+SECONDS = 5.0  # to connect, and to answer
+MODES = {
+    "online": "online",
+    "run": "online",
+    "offline": "offline",
+    "dryrun": "offline",
+    "disabled": "disabled",
+}
 
 
 class WandbTracker(Tracker):
@@ -33,6 +45,7 @@ class WandbTracker(Tracker):
         self.project = project
         self.entity = entity
         self.mode = mode
+        asked_of_environment()
         self._logger: WandbLogger | None = None
 
     @property
@@ -92,13 +105,14 @@ class _EpochLogger(WandbLogger):
 
 def _mode(wish: str) -> Literal["online", "offline", "disabled"]:
     """`wish`, where `auto` follows WANDB_MODE and goes online only with a known key."""
-    asked = os.environ.get("WANDB_MODE", "online") if wish == "auto" else wish
+    told = asked_of_environment()
+    asked = told if wish == "auto" else wish
     if asked == "disabled":
         return "disabled"
     if asked != "online":
         return "offline"
     if _key_is_known():
-        return "online"
+        return "online" if reachable() else "offline"
     if wish == "online":
         raise ConfigError(
             "logger.mode=online, but neither WANDB_API_KEY nor a netrc entry holds a key; "
@@ -111,5 +125,34 @@ def _key_is_known() -> bool:
     """Whether the environment or a netrc file holds a key for the W&B host."""
     if os.environ.get("WANDB_API_KEY"):
         return True
-    url = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
-    return get_netrc_auth(url) is not None
+    try:
+        return get_netrc_auth(_host()) is not None
+    except ValueError:  # bytes that are no text
+        return False
+
+
+def asked_of_environment() -> str:
+    """What WANDB_MODE asks for.
+
+    Raises:
+        ConfigError: nothing that W&B knows.
+    """
+    asked = os.environ.get("WANDB_MODE") or "online"
+    if asked not in MODES:
+        raise ConfigError(f"WANDB_MODE={asked} is no mode; allowed: {', '.join(MODES)}")
+    return MODES[asked]
+
+
+def reachable() -> bool:
+    """Whether W&B's host answers within seconds; its own client would try for minutes."""
+    try:
+        requests.head(_host(), timeout=SECONDS)
+    except requests.RequestException as error:
+        kind = type(error).__name__
+        log.warning("W&B does not answer (%s): offline; `wandb sync` sends the run later", kind)
+        return False
+    return True
+
+
+def _host() -> str:
+    return os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 from torchmetrics.functional.classification import multiclass_accuracy
 
-from backdoor_lab.callbacks import EpochLoss, FitProgress, Resume
+from backdoor_lab.callbacks import EpochLoss, Finite, FitProgress, Resume
 from backdoor_lab.datasets._images import ImageSet
 from backdoor_lab.device import chosen_device, resolved_precision
-from backdoor_lab.errors import ConfigError, DivergedError
+from backdoor_lab.errors import ConfigError
 from backdoor_lab.training.batches import Batches, Streamed
 from backdoor_lab.training.manual import Manual
 from backdoor_lab.training.supervised import Supervised
@@ -113,7 +113,8 @@ class Engine:
         if len(batches) == 0:
             raise ConfigError(f"{title}: {len(data)} image(s) make no batch; at least 2 are needed")
         module.steps_per_epoch = self.steps(len(batches))
-        extra: list[Callback] = [EpochLoss(title), FitProgress(title, self.progress)]
+        progress = FitProgress(title, self.progress, recipe.batch_size)
+        extra: list[Callback] = [EpochLoss(title), Finite(title), progress]
         if folder is not None and not self.dry:
             extra.append(Resume(folder))
         module.model.to(memory_format=torch.channels_last)
@@ -121,8 +122,6 @@ class Engine:
         self._run(module, batches, [*callbacks, *deepcopy(self.callbacks), *extra], folder)
         module.to(self.device)
         module.model.eval()
-        if not all(value.isfinite().all() for value in module.model.state_dict().values()):
-            raise DivergedError(f"{title}: weights are not finite, the training has diverged")
 
     def steps(self, batches: int) -> int:
         """How many of an epoch's `batches` are trained on."""
@@ -162,8 +161,6 @@ class Engine:
             if self.compile:
                 module.model.compile()
             trainer.fit(module, batches, ckpt_path=checkpoint, weights_only=True)
-        if trainer.interrupted:
-            raise KeyboardInterrupt
 
     @torch.no_grad()
     def refresh_statistics(self, model: nn.Module, data: ImageSet, batch_size: int = 128) -> None:
@@ -205,11 +202,20 @@ class Engine:
                 module.training = True
 
     def predict(self, model: nn.Module, data: ImageSet) -> Tensor:
-        """Logits (N, classes) fp32 of a set, on the device."""
+        """Logits (N, classes) fp32 of a set, on the device.
+
+        Raises:
+            ConfigError: they are not finite; a model that has diverged is no result.
+        """
         batches = self.batches(data, self.eval_batch_size, shuffle=False)
         with self.evaluating(model):
-            logits = [model(images) for images, _ in whole(batches)]
-        return torch.cat(logits).float()
+            logits = torch.cat([model(images) for images, _ in whole(batches)]).float()
+        if not logits.isfinite().all():
+            raise ConfigError(
+                "a model's answers are not finite, and nothing is kept; allowed: settings of its "
+                "training or purification that converge, such as a lower lr"
+            )
+        return logits
 
     def accuracy(self, model: nn.Module, data: ImageSet) -> float:
         """Share of a set that `model` classifies as labelled."""

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
-from pydantic import ConfigDict
+from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass
 from torch import nn
 from torch.optim import SGD, Optimizer
 
+from backdoor_lab.errors import ConfigError
 from backdoor_lab.training.schedules import cosine
 from backdoor_lab.validation import Count, Positive
+
+
+@contextmanager
+def naming(key: str) -> Iterator[None]:
+    """What a partial makes of its arguments, in one sentence that names them.
+
+    Raises:
+        ConfigError: they do not fit.
+    """
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join([key, *(str(part) for part in first["loc"])])
+        raise ConfigError(f"{where}={first['input']!r} does not fit: {first['msg']}") from None
+    except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{key} does not fit: {reason}; allowed: what it takes") from None
 
 
 def sgd(
@@ -45,7 +65,11 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse values that optimizer or schedule would choke on, before anything trains."""
-        self.optimizers([nn.Parameter(torch.zeros(1))], 1)
+        weights = [nn.Parameter(torch.zeros(1))]
+        with naming("recipe.optimizer"):
+            optimizer = self.optimizer(weights, lr=self.lr)
+        with naming("recipe.schedule"):
+            self.schedule(optimizer, self.epochs, 1)
 
     def optimizers(self, parameters: Iterable[nn.Parameter], steps: int) -> dict[str, Any]:
         """What `configure_optimizers` returns, for epochs of `steps` batches."""

@@ -30,7 +30,7 @@ def test_a_training_that_is_asked_to_end(tmp_path, number, code):
     run.send_signal(number)
     text = run.communicate(timeout=60)[0]
     assert run.returncode == code, text
-    assert f"ended by {number.name}" in text
+    assert f"stopped by {number.name}" in text
     assert "Traceback" not in text
     assert not list(tmp_path.rglob("result.json"))
 
@@ -38,7 +38,7 @@ def test_a_training_that_is_asked_to_end(tmp_path, number, code):
 def test_a_training_that_diverges_stores_nothing(tmp_path):
     wrong = ["recipe.lr=1e30", "recipe.epochs=3", *SMALL, "recipe.batch_size=20"]
     text = lab(f"paths.outputs={tmp_path}", "attack=badnets", "task=victim", *wrong, expect=1)
-    assert "diverged" in text
+    assert "not finite" in text
     assert "Traceback" not in text
     assert not list(tmp_path.rglob("model.safetensors"))
     assert not list(tmp_path.rglob("result.json"))

@@ -1,0 +1,70 @@
+"""What is asked before anything is made, and faults of the machine in words. Without torch."""
+
+from __future__ import annotations
+
+import errno
+import re
+import tempfile
+from pathlib import Path
+
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from backdoor_lab.config.checks import refuse
+from backdoor_lab.errors import ConfigError
+
+UNFIT = (HydraException, MissingConfigException, OmegaConfBaseException)
+DISK = (
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM,
+    errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG,
+)  # fmt: skip
+IN_RUST = re.compile(r"\(os error (\d+)\)")  # safetensors' way to say it
+
+
+def gate(cfg: DictConfig, folder: str) -> None:
+    """Refuse what can be told from the config and the disk alone.
+
+    Args:
+        cfg: composed, Hydra's own node included.
+        folder: the key below `hydra` that names the run's folder.
+
+    Raises:
+        ConfigError: names the key, what was given and what is allowed.
+    """
+    refuse(cfg)
+    if OmegaConf.select(cfg.hydra, folder) is None:
+        raise ConfigError(f"hydra.{folder}=null; allowed: a folder")
+    refuse_unwritable(str(cfg.paths.outputs))
+
+
+def refuse_unwritable(place: str) -> None:
+    """Refuse a folder for results that cannot be made, written to, or that has no space left."""
+    try:
+        Path(place).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=place) as probe:
+            probe.write(bytes(2**16))
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(
+            f"paths.outputs={place} cannot be written ({why}); allowed: a folder of yours with "
+            "space left"
+        ) from None
+
+
+def told(error: Exception) -> Exception:
+    """`error`, or one sentence where it is the disk's and no fault of the code."""
+    in_rust = IN_RUST.search(str(error))
+    number = int(in_rust[1]) if in_rust else getattr(error, "errno", None)
+    if number not in DISK:
+        return error
+    return ConfigError(
+        f"paths: {one_line(error)}; allowed: folders of yours with space left, and the same "
+        "command goes on from what is done"
+    )
+
+
+def one_line(error: Exception) -> str:
+    """An error with its cause; of Hydra's the folders that it searched are left out."""
+    text = str(error) if error.__cause__ is None else f"{error}: {error.__cause__}"
+    return " ".join(text.partition("Config search path:")[0].split())

@@ -1,0 +1,46 @@
+"""Other runs on the same cores: threads that outnumber cores wait for each other."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import psutil
+import torch
+
+log = logging.getLogger(__name__)
+SCRIPT = "run.py"
+
+
+def warn_of_crowd() -> None:
+    """Say so where the threads of all runs of this user are more than the cores."""
+    runs, threads, cores = 1 + others(), torch.get_num_threads(), cores_here()
+    if runs > 1 and runs * threads > cores:
+        log.warning(
+            "%d runs with %d thread(s) each share %d core(s), which can cost most of the speed: "
+            "trainer.threads=%d suits them",
+            runs, threads, cores, max(1, cores // runs),
+        )  # fmt: skip
+
+
+def others() -> int:
+    """How many other runs of this user there are; their workers do not count."""
+    found = {}
+    for process in psutil.process_iter(["pid", "ppid", "uids", "cmdline"]):
+        facts = process.info
+        mine = facts["uids"] is not None and facts["uids"].real == os.getuid()
+        words = facts["cmdline"] or []
+        if mine and "python" in "".join(words[:1]) and SCRIPT in map(_name, words[1:3]):
+            found[facts["pid"]] = facts["ppid"]
+    found.pop(os.getpid(), None)
+    return sum(parent not in found and parent != os.getpid() for parent in found.values())
+
+
+def cores_here() -> int:
+    """The cores that this process may use."""
+    return len(psutil.Process().cpu_affinity() or [0])
+
+
+def _name(word: str) -> str:
+    return Path(word).name
