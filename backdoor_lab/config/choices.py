@@ -62,8 +62,8 @@ def parsed(arguments: Sequence[str]) -> Iterator[Override]:
 @cache
 def defaults() -> dict[str, str | None]:
     """What conf/config.yaml chooses, by group."""
-    entries: Any = OmegaConf.load(CONF / "config.yaml")["defaults"]
-    chosen = [one for one in OmegaConf.to_container(entries) if isinstance(one, dict)]
+    whole: Any = OmegaConf.to_container(OmegaConf.load(CONF / "config.yaml"))
+    chosen = [one for one in whole["defaults"] if isinstance(one, dict)]
     return {key: name for one in chosen for key, name in one.items() if " " not in key}
 
 
