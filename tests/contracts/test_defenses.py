@@ -69,12 +69,11 @@ def test_what_cannot_serve_is_refused_in_a_sentence(make, name):
     if defense.needs_images:
         with pytest.raises(ConfigError, match="aux=none"):
             defense.check(has_images=False, labelled=True)
+        with pytest.raises(ConfigError, match=rf"1 image\(s\), but defense={name} needs more"):
+            defense.check_size(1)
     if defense.needs_labels:
         with pytest.raises(ConfigError, match="aux.labelled=false"):
             defense.check(has_images=True, labelled=False)
-    if defense.needs_images:
-        with pytest.raises(ConfigError, match=rf"1 image\(s\), but defense={name} needs more"):
-            defense.check_size(1)
     defense.check(has_images=True, labelled=True)
     defense.check_size(60)
     if defense.needs_batch_norm:
