@@ -47,7 +47,7 @@ def refuse_missing(cfg: DictConfig) -> None:
     """Refuse a group without a choice, a node that is none, and an empty path."""
     for group, name in defaults().items():
         held = None if "@" in group else cfg.get(group)
-        if held is None and name is None or "@" in group or group in PRESETS:
+        if (held is None and name is None) or "@" in group or group in PRESETS:
             continue
         if not isinstance(held, DictConfig):
             raise ConfigError(f"{group}={held} builds nothing; allowed: one of {names(group)}")

@@ -8,7 +8,7 @@ from functools import cache
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from backdoor_lab.config.places import CONF
 from backdoor_lab.errors import ConfigError
@@ -43,7 +43,7 @@ def refuse_choices(arguments: Sequence[str]) -> None:
 
 
 def parsed(arguments: Sequence[str]) -> Iterator[Override]:
-    """The overrides among `arguments`, each choice of a sweep as one; others are Hydra's to tell."""
+    """The overrides among `arguments`, a choice of a sweep each; Hydra tells of bad ones."""
     parser = OverridesParser.create()
     for argument in arguments:
         try:
@@ -61,9 +61,9 @@ def parsed(arguments: Sequence[str]) -> Iterator[Override]:
 @cache
 def defaults() -> dict[str, str | None]:
     """What conf/config.yaml chooses, by group."""
-    entries = OmegaConf.to_container(OmegaConf.load(CONF / "config.yaml"))["defaults"]
-    chosen = [one for one in entries if isinstance(one, dict)]
-    return {key: name for one in chosen for key, name in one.items() if " " not in key}
+    entries = OmegaConf.load(CONF / "config.yaml").get("defaults")
+    chosen = [one for one in entries if isinstance(one, DictConfig)]
+    return {str(key): name for one in chosen for key, name in one.items() if " " not in str(key)}
 
 
 def folder_of(group: str) -> str:

@@ -166,6 +166,10 @@ class UniBP(Defense):
         batch_size: Count,
     ) -> None:
         super().__init__()
+        if lr_floor > lr:
+            raise ConfigError(
+                f"defense.lr_floor={lr_floor} is above defense.lr={lr}; allowed: 0 to defense.lr"
+            )
         self.k_mode, self.k, self.granularity = k_mode, k, granularity
         self.value, self.sigma, self.scores = value, sigma, scores
         self.prune_from, self.detach_var = prune_from, detach_var

@@ -13,7 +13,7 @@ from backdoor_lab.errors import ConfigError
 
 log = logging.getLogger(__name__)
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-farewells: list[Callable[[], None]] = []  # what is still said when a signal ends the process
+farewells: list[Callable[[], object]] = []  # what is still said when a signal ends the process
 
 
 class Stopped(SystemExit):
