@@ -27,6 +27,7 @@ from backdoor_lab.training import Engine, Recipe
 from backdoor_lab.victims import VictimSource
 
 CHANNELS = 3  # every data set is read as RGB
+SMALLEST = 8
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,12 @@ class Parts:
         self.task.check(self)
 
     def check_normalisation(self) -> None:
-        """Refuse means and deviations that are not one for each of three channels."""
+        """Refuse means and deviations that are not one for each of three channels, and specks."""
+        if self.dataset.image_size < SMALLEST:
+            raise ConfigError(
+                f"dataset.image_size={self.dataset.image_size} leaves nothing behind a stride; "
+                f"allowed: {SMALLEST} or more"
+            )
         mean, std = self.dataset.mean, self.dataset.std
         for key, values in {"mean": mean, "std": std}.items():
             if len(values) != CHANNELS or (key == "std" and min(values) <= 0):

@@ -81,6 +81,11 @@ class Combat(Attack):
     ) -> None:
         super().__init__(poison_rate, target, False, poison_rate_base)
         self.noise_rate, self.ratio = noise_rate, ratio
+        if sigma_min > sigma_max:
+            raise ConfigError(
+                f"attack.sigma_min={sigma_min} is above attack.sigma_max={sigma_max}; "
+                "allowed: up to attack.sigma_max"
+            )
         self.sigma = (sigma_min, sigma_max)
         self.weights = (l2_weight, clean_weight)
         self.generator_epochs, self.generator_lr = generator_epochs, generator_lr

@@ -95,6 +95,10 @@ class UniBP(Defense):
         batch_size: Count,
     ) -> None:
         super().__init__()
+        if lr_floor > lr:
+            raise ConfigError(
+                f"defense.lr_floor={lr_floor} is above defense.lr={lr}; allowed: 0 to defense.lr"
+            )
         self.k_mode, self.k, self.granularity = k_mode, k, granularity
         self.value, self.sigma, self.resample = value, sigma, resample
         self.scores, self.fisher, self.reset = scores, fisher, reset
