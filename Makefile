@@ -31,7 +31,7 @@ lint: setup ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-acceptance: setup ## benchmarks/acceptance.md over three seeds; resumable, hours on two cores
+acceptance: setup ## every defense beside its controls on mnist, three seeds; resumable, hours on two cores
 	$(BIN)/python -m benchmarks.acceptance
 
 clean: ## forget results and victims
