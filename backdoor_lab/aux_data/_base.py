@@ -93,14 +93,15 @@ class AuxiliaryKind(ABC):
                 "of this victim; allowed: reserved, brightness, external, none"
             )
 
-    def foresee(self, data: Data, seed: int) -> None:
-        """Refuse, before anything trains, what the data cannot give to a `draw` with this seed.
+    def foresee(self, data: Data, seed: int) -> int:
+        """How many images a `draw` with this seed will give; nothing is read.
 
         Raises:
             ConfigError: names the key, what was given and what is allowed.
         """
         seed = self._root(seed)
-        self._choose(data, self.pool(data, torch.empty(0, dtype=torch.int64), seed), seed)
+        pool = self.pool(data, torch.empty(0, dtype=torch.int64), seed)
+        return len(self._choose(data, pool, seed))
 
     def draw(self, data: Data, poisoned: Tensor | None, seed: int) -> AuxiliarySet:
         """The auxiliary set, the same share of each class of the pool.

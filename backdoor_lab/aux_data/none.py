@@ -19,8 +19,8 @@ class NoAuxiliary(AuxiliaryKind):
     def check(self, training_known: bool = True) -> None:
         """Any size will do."""
 
-    def foresee(self, data: Data, seed: int) -> None:
-        """Nothing is asked of the data."""
+    def foresee(self, data: Data, seed: int) -> int:
+        return 0
 
     def pool(self, data: Data, poisoned: Tensor | None, seed: int) -> Pool:
         return Pool.of(data.train.take(torch.empty(0, dtype=torch.int64)))

@@ -71,3 +71,9 @@ def test_what_a_finished_run_lacks_is_made_from_what_is_stored(run):
     third, _ = run("aux=none", "pictures=true")
     assert (folder / "scores.png").exists()
     assert third.spent == second.spent  # no model was purified again
+
+
+def test_too_few_images_for_a_batch_are_refused_before_the_victim_is_trained(run, tmp_path):
+    with pytest.raises(ConfigError, match=r"aux\.size, aux\.ratio mean 1 image"):
+        run("aux=seen", "aux.size=1", "defense=ft")
+    assert not (tmp_path / "victims").exists()
