@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from backdoor_lab.aux_data import AuxiliarySet
 from backdoor_lab.defenses import Chain, Defense
-from backdoor_lab.errors import ConfigError
+from backdoor_lab.errors import ConfigError, spelled
 from backdoor_lab.models import load_purified, save_purified
 from tests.conftest import names
 
@@ -69,7 +69,8 @@ def test_what_cannot_serve_is_refused_in_a_sentence(make, name):
     if defense.needs_images:
         with pytest.raises(ConfigError, match="aux=none"):
             defense.check(has_images=False, labelled=True)
-        with pytest.raises(ConfigError, match=rf"1 image\(s\), but defense={name} needs more"):
+        method = spelled(defense)
+        with pytest.raises(ConfigError, match=rf"1 image\(s\), but defense={method} needs more"):
             defense.check_size(1)
     if defense.needs_labels:
         with pytest.raises(ConfigError, match="aux.labelled=false"):

@@ -82,10 +82,9 @@ def test_a_bad_configuration_is_one_sentence(config, tmp_path, overrides, names)
 
 LATE = [
     (["dataset.limit_test=1"], "dataset.limit_test"),
-    (["dataset.limit_train=1"], "dataset.limit_train"),
     (["dataset.num_classes=7"], "dataset.num_classes"),
-    (["aux.ratio=0.95"], "aux.ratio"),
-    (["attack.poison_rate=1", "aux.size=5"], "attack.poison_rate"),
+    (["aux.ratio=0.95", "aux.poisoned=left_out"], "aux.ratio"),
+    (["attack.poison_rate=1", "aux.size=5", "aux.poisoned=left_out"], "attack.poison_rate"),
 ]
 
 

@@ -130,6 +130,9 @@ def test_wandb_mode_with_a_key(monkeypatch, tmp_path, place):
         monkeypatch.setenv("WANDB_API_KEY", "made-up")
     else:
         (tmp_path / "netrc").write_text("machine api.wandb.ai login user password made-up\n")
+    monkeypatch.setattr("backdoor_lab.tracking.wandb.reachable", lambda: False)
+    assert _mode("auto") == _mode("online") == "offline"
+    monkeypatch.setattr("backdoor_lab.tracking.wandb.reachable", lambda: True)
     assert _mode("auto") == "online"
     assert _mode("offline") == "offline"
     monkeypatch.setenv("WANDB_MODE", "offline")
