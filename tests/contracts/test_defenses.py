@@ -69,7 +69,7 @@ def test_what_cannot_serve_is_refused_in_a_sentence(make, name):
     if defense.needs_images:
         with pytest.raises(ConfigError, match="aux=none"):
             defense.check(has_images=False, labelled=True)
-        method = spelled(defense)
+        method = spelled(defense.links[0])
         with pytest.raises(ConfigError, match=rf"1 image\(s\), but defense={method} needs more"):
             defense.check_size(1)
     if defense.needs_labels:
