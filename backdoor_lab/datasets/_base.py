@@ -60,7 +60,7 @@ class Dataset(ABC):
         image_size: side of the square images, in pixels.
         num_classes: number of classes, or None where only the files can tell.
         mean: per channel, for images in [0, 1].
-        std: likewise.
+        std: per channel, above 0.
         padding: of the random crop in training, in pixels.
         flip: whether training mirrors images.
         split_seed: seed of the split, the same for all seeds of a run.
@@ -69,7 +69,7 @@ class Dataset(ABC):
         reserved_from: official images that the reserved ones are taken from; with `test`, victims
             see the whole training set, and models are judged by what is left of the test set.
         limit_train: at most so many training images (stratified), for quick trials.
-        limit_test: likewise for the test images.
+        limit_test: at most so many test images.
         root: where the files lie.
         cache: folder of decoded images.
     """

@@ -70,6 +70,7 @@ class Parts:
     def check(self) -> None:
         """Refuse combinations that cannot work."""
         self.check_normalisation()
+        self.check_limits()
         if not self.aux.holds_images and self.calibration.needs_images:
             raise ConfigError(
                 f"aux={spelled(self.aux)} leaves calibration={spelled(self.calibration)} nothing "
@@ -80,6 +81,17 @@ class Parts:
         self.model.check()
         self.attack.check(shape, self.dataset.num_classes)
         self.task.check(self)
+
+    def check_limits(self) -> None:
+        """Refuse limits that leave classes without an image."""
+        classes = self.dataset.num_classes or 1
+        limits = {"train": self.dataset.limit_train, "test": self.dataset.limit_test}
+        for part, limit in limits.items():
+            if limit is not None and limit < classes:
+                raise ConfigError(
+                    f"dataset.limit_{part}={limit} leaves classes without an image; "
+                    f"allowed: {classes}, the number of classes, or more, or null"
+                )
 
     def check_normalisation(self) -> None:
         """Refuse means and deviations that are not one for each of three channels, and specks."""
@@ -143,7 +155,7 @@ def build(cfg: DictConfig, key: str) -> Any:
     """Instantiate one group; whatever is wrong with its values becomes one sentence."""
     try:
         return instantiate(plain_config(cfg, key), _convert_="all")
-    except (InstantiationException, ValidationError, OmegaConfBaseException) as error:
+    except (InstantiationException, ValidationError, OmegaConfBaseException, TypeError) as error:
         raise ConfigError(sentence(key, error)) from None
 
 

@@ -50,6 +50,9 @@ BAD = [
     (["trainer.threads=0"], "trainer.threads"),
     (["trainer.precision=null"], "trainer.precision"),
     (["aux.ratio=nan"], "aux.ratio"),
+    (["dataset.limit_test=1"], "dataset.limit_test"),
+    (["dataset.limit_train=1"], "dataset.limit_train"),
+    (["recipe.optimizer._partial_=[]"], "recipe"),
     (["seed=null"], "seed"),
     (["seed=1.5"], "seed"),
     (["seed=-1"], "seed"),
@@ -81,7 +84,6 @@ def test_a_bad_configuration_is_one_sentence(config, tmp_path, overrides, names)
 
 
 LATE = [
-    (["dataset.limit_test=1"], "dataset.limit_test"),
     (["dataset.num_classes=7"], "dataset.num_classes"),
     (["aux.ratio=0.95", "aux.poisoned=left_out"], "aux.ratio"),
     (["attack.poison_rate=1", "aux.size=5", "aux.poisoned=left_out"], "attack.poison_rate"),

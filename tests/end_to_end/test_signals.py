@@ -15,24 +15,37 @@ LONG = ["attack=badnets", "defense=none", "aux=none", "pictures=false", "recipe.
 SMALL = ["dataset.limit_train=200", "dataset.limit_test=100"]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_training_that_is_asked_to_end(tmp_path, number, code):
-    command = [sys.executable, "run.py", *LONG, *SMALL, f"paths.outputs={tmp_path}"]
+def asked_to_end(number, folder, *arguments):
+    """Exit code and words of a run that gets a signal some seconds into its training."""
+    command = [sys.executable, "run.py", *arguments, f"paths.outputs={folder}"]
     run = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     for _ in range(1200):
         time.sleep(0.1)
-        if list(tmp_path.rglob("*.partial")):
+        if list(folder.rglob("*.partial")):
             break
     time.sleep(3)
     run.send_signal(number)
     text = run.communicate(timeout=60)[0]
-    assert run.returncode == code, text
+    return run.returncode, text
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_training_that_is_asked_to_end(tmp_path, number, code):
+    ended, text = asked_to_end(number, tmp_path, *LONG, *SMALL)
+    assert ended == code, text
     assert f"stopped by {number.name}" in text
     assert "Traceback" not in text
     assert not list(tmp_path.rglob("result.json"))
+
+
+def test_a_grid_that_is_asked_to_end_tells_what_is_done(tmp_path):
+    grid = ["-m", "seed=0,1", *LONG, *SMALL]
+    code, text = asked_to_end(signal.SIGINT, tmp_path, *grid)
+    assert code == 130, text
+    assert "0 done, 2 left" in text
 
 
 def test_a_training_that_diverges_stores_nothing(tmp_path):

@@ -26,12 +26,7 @@ from torch import Tensor, nn
 
 from backdoor_lab.attacks._base import Attack, told
 from backdoor_lab.attacks._wrapper import Wrapper
-from backdoor_lab.attacks.sbl.continual import (
-    Penalty,
-    anchor_penalty,
-    elastic_penalty,
-    no_penalty,
-)
+from backdoor_lab.attacks.sbl.continual import Penalty, anchor_penalty, elastic_penalty, no_penalty
 from backdoor_lab.attacks.sbl.first_stage import Batch, FirstStage, unchanged
 from backdoor_lab.datasets import DataSpec, ImageSet, stratified, without
 from backdoor_lab.errors import ConfigError, spelled
@@ -110,13 +105,8 @@ class SBL(Wrapper):
         schedule = cosine if step_scheduler else constant
         sam = partial(SAM, rho=radius, momentum=0.9, weight_decay=first_weight_decay)
         self.first = Recipe(first_epochs, first_batch_size, first_lr, sam, schedule)
-        self.second = Recipe(
-            second_epochs,
-            second_batch_size,
-            second_lr,
-            sgd(weight_decay=second_weight_decay),
-            schedule,
-        )
+        descent = sgd(weight_decay=second_weight_decay)
+        self.second = Recipe(second_epochs, second_batch_size, second_lr, descent, schedule)
         self.penalty: Penalty
 
     def check(self, shape: tuple[int, int, int], num_classes: int | None) -> None:

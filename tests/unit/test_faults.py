@@ -1,0 +1,121 @@
+"""Faults of trainings, images, disks and the network: a word each, and nothing half."""
+
+import errno
+import logging
+import os
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from backdoor_lab import console
+from backdoor_lab.datasets.files import decode_files
+from backdoor_lab.errors import ConfigError
+from backdoor_lab.reports.table import grid_table
+from backdoor_lab.run.gate import told
+from backdoor_lab.run.neighbours import warn_of_crowd
+from backdoor_lab.tracking import wandb as tracking
+from backdoor_lab.training import Engine, Recipe, Tuning, constant, sgd
+from tests.records import record
+from tests.tiny import tiny_aux
+
+
+def tuned(tiny, lr, epochs=3):
+    return Tuning(tiny, Recipe(epochs, 8, lr, sgd(0.0), constant), None, 0)
+
+
+def test_a_diverged_training_stops_and_is_not_kept(engine, tiny, tmp_path):
+    with pytest.raises(ConfigError, match=r"victim: .* not finite after epoch \d of 3"):
+        engine.fit(tuned(tiny, 1e38), tiny_aux(32).data, "victim", folder=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_whose_answers_are_not_finite_has_no_scores(engine, tiny):
+    with torch.no_grad():
+        tiny.head.weight[0, 0] = float("nan")
+    with pytest.raises(ConfigError, match="not finite"):
+        engine.accuracy(tiny, tiny_aux(8).data)
+
+
+def test_long_work_writes_lines_where_there_is_no_terminal(tiny, caplog, monkeypatch):
+    monkeypatch.setattr(console, "EVERY", 0)
+    engine = Engine(accelerator="cpu", precision="32-true")
+    with caplog.at_level(logging.INFO):
+        engine.fit(tuned(tiny, 0.01), tiny_aux(32).data, "victim")
+        with console.progress_bar() as bar:
+            list(bar.track(range(3), description="gic"))
+    assert "victim: epoch 1 of 3, loss" in caplog.text
+    assert "images/s" in caplog.text
+    assert "gic: 2 of 3" in caplog.text
+
+
+def one_image(file):
+    return decode_files([(file, 0)], 4, "some", "dataset.root")[0][0]
+
+
+def test_sixteen_bits_keep_their_range_and_exif_turns(tmp_path):
+    Image.fromarray(np.full((4, 4), 32768, np.uint16)).save(tmp_path / "grey.png")
+    assert one_image(tmp_path / "grey.png").unique().tolist() == [128]
+    half = Image.fromarray(np.array([[0] * 4, [0] * 4, [255] * 4, [255] * 4], np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    half.save(tmp_path / "turned.png", exif=exif)
+    assert one_image(tmp_path / "turned.png")[0, :, 0].tolist() == [255, 255, 0, 0]
+
+
+def test_pipes_bombs_and_odd_names_are_a_sentence(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ConfigError, match=r"pipe\.png, which cannot be decoded"):
+        one_image(tmp_path / "pipe.png")
+    odd = tmp_path / os.fsdecode(b"\xff.png")
+    odd.write_bytes(b"no image")
+    with pytest.raises(ConfigError) as refusal:
+        one_image(odd)
+    assert "\\xff.png" in str(refusal.value).encode().decode()
+    Image.new("L", (64, 64)).save(tmp_path / "bomb.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3000)
+    with pytest.raises(ConfigError, match="bomb"):
+        one_image(tmp_path / "bomb.png")
+
+
+def test_the_disk_s_faults_are_one_sentence():
+    full = OSError(errno.ENOSPC, "No space left on device", "x/model.safetensors")
+    rust = RuntimeError("Error: No space left on device (os error 28)")
+    for error in (full, rust):
+        assert isinstance(told(error), ConfigError)
+        assert "No space left" in str(told(error))
+    bug = KeyError("x")
+    assert told(bug) is bug
+
+
+def test_wandb_without_a_network_is_offline_with_a_word(monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv("WANDB_API_KEY", "made-up")
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    assert tracking._mode("auto") == "offline"
+    assert "does not answer" in caplog.text
+    monkeypatch.setenv("WANDB_MODE", "banana")
+    with pytest.raises(ConfigError, match="WANDB_MODE=banana is no mode"):
+        tracking.WandbTracker("p", None, "auto")
+
+
+@pytest.mark.parametrize("broken", [b"machine\n", b"\xff\xfe\x00"])
+def test_a_broken_netrc_is_none(monkeypatch, tmp_path, broken):
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "netrc").write_bytes(broken)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert tracking._mode("auto") == "offline"
+
+
+def test_a_grid_s_table_shows_what_was_swept():
+    runs = [record(command=f"python run.py attack.target={n} aux=seen") for n in (0, 1)]
+    assert grid_table(runs).columns[0].header == "attack.target"
+
+
+def test_a_crowd_on_few_cores_is_said(monkeypatch, caplog):
+    monkeypatch.setattr("backdoor_lab.run.neighbours.others", lambda: 1)
+    monkeypatch.setattr("backdoor_lab.run.neighbours.cores_here", lambda: 1)
+    warn_of_crowd()
+    assert "trainer.threads=1" in caplog.text
