@@ -12,7 +12,8 @@ node=$(hostname -s)
 
 configure() {
     mkdir -p "$folder"/{spool,state}
-    install -d -o munge -g munge -m 0755 "$folder/munge"
+    install -d -m 0755 "$folder/munge"
+    (umask 077 && head -c 128 /dev/urandom > "$folder/munge/key") # of this cluster alone
     memory=$(($(awk '/MemTotal/{print $2}' /proc/meminfo) / 1024 * 9 / 10))
     cat > "$folder/slurm.conf" <<CONF
 ClusterName=small
@@ -56,7 +57,8 @@ CONF
 start() {
     configure
     export SLURM_CONF=$folder/slurm.conf
-    runuser -u munge -- munged --num-threads=2 --socket="$folder/munge/socket" \
+    # --force: folders that are root's alone will do, since its users are root
+    munged --force --num-threads=2 --key-file="$folder/munge/key" --socket="$folder/munge/socket" \
         --pid-file="$folder/munge/pid" --log-file="$folder/munge/log" \
         --seed-file="$folder/munge/seed"
     slurmctld -c -f "$SLURM_CONF"
