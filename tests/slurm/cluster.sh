@@ -48,9 +48,10 @@ MailProg=/bin/true
 KillWait=5
 OverTimeLimit=0
 GresTypes=gpu
-NodeName=$node NodeAddr=127.0.0.1 Gres=gpu:2 CPUs=$(nproc) RealMemory=$memory State=UNKNOWN
+NodeName=$node NodeAddr=127.0.0.1 Gres=gpu:2 CPUs=$(getconf _NPROCESSORS_ONLN) RealMemory=$memory State=UNKNOWN
 PartitionName=debug Nodes=$node Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
 CONF
+    # getconf: nproc would count OMP_NUM_THREADS
     printf "NodeName=$node Name=gpu File=%s\n" /dev/zero /dev/full > "$folder/gres.conf"
 }
 
