@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from functools import cache
@@ -13,11 +13,14 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from backdoor_lab.config.choices import defaults, names
+from backdoor_lab.config.facts import FACTS
 from backdoor_lab.config.places import CONF
 from backdoor_lab.config.schema import Schema
 from backdoor_lab.errors import ConfigError
 
 READ = re.compile(r"\$\{value_for:([\w.]+),")
+WINNERS = {"aux.ratio": ("aux.size", "aux.per_class"), "aux.per_class": ("aux.size",)}
+DEFENDER = ("defense", "aux", "calibration", "defender_seed")  # a task may do without them
 PRESETS = ("protocol", "experiment")  # hold values for others, build nothing
 NAME = re.compile(r"\w[\w.+ -]{0,99}")
 
@@ -88,6 +91,20 @@ def refuse_unknown(cfg: DictConfig) -> None:
                 raise ConfigError(
                     f"values_for.{name} is read by nothing; allowed: {near(name, read)}"
                 )
+
+
+def without_effect(cfg: DictConfig, typed: Sequence[str]) -> Iterator[str]:
+    """What was typed and changes nothing, in a sentence each."""
+    decisive = (cfg.task.get(FACTS) or {}).get("groups", [])
+    ignored = [group for group in DEFENDER if group not in decisive]
+    for one in typed:
+        key = one.lstrip("+~").partition("=")[0]
+        group = key.replace("@", ".").partition(".")[0]
+        if group in ignored or (group == "then" and "defense" in ignored):
+            yield f"{one} has no effect: this task does without {group}"
+        for winner in WINNERS.get(key, ()):
+            if OmegaConf.select(cfg, winner) is not None:
+                yield f"{one} has no effect: {winner} is given, and wins"
 
 
 @cache

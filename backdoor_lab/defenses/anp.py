@@ -21,7 +21,7 @@ from backdoor_lab.datasets import ImageSet
 from backdoor_lab.defenses._base import Defense, batch_norms
 from backdoor_lab.seeds import generator_for
 from backdoor_lab.training import Batches, Manual, Recipe, constant, sgd
-from backdoor_lab.validation import Count, Fraction, NonNegative, Positive, validated
+from backdoor_lab.validation import Count, Fraction, Momentum, NonNegative, Positive, validated
 
 GRID = [step / 20 for step in range(19)]
 
@@ -56,7 +56,7 @@ class ANP(Defense, Manual):
         steps: Count,
         alpha: Fraction,
         lr: Positive,
-        momentum: Fraction,
+        momentum: Momentum,
         iterations: Count,
         batch_size: Count,
         project: bool,

@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from backdoor_lab.config.checks import without_effect
 from backdoor_lab.console import console
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.records import Record, read_record
@@ -29,6 +30,8 @@ def launch(cfg: DictConfig) -> Exception | None:
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     names = Names.of(cfg, hydra.runtime.choices, tuple(hydra.overrides.task))
+    for sentence in without_effect(cfg, list(hydra.overrides.task)):
+        log.warning(sentence)
     try:
         record = result_of(cfg, names, folder)
     except Exception as error:

@@ -34,9 +34,7 @@ class Purify(Task):
         parts, engine, seed = job.parts, job.parts.engine, job.defender_seed
         data = job.load()
         parts.attach(data, job.seed)
-        parts.defense.check_size(parts.aux.foresee(data, seed))
-        parts.defense.attach(engine, data.spec, derive(seed, "defense"))
-        parts.defense.check_model(parts.model.build(data.spec, job.seed))
+        parts.attach_defense(data, job.seed, seed)
 
         victim = parts.victim.bring(parts.attack, job.workshop(data))
         job.lap("victim")

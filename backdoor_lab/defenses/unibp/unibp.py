@@ -33,7 +33,14 @@ from backdoor_lab.errors import ConfigError
 from backdoor_lab.seeds import generator_for
 from backdoor_lab.training import Recipe, constant, cosine, sgd
 from backdoor_lab.training.sam import frozen_statistics
-from backdoor_lab.validation import Count, Fraction, Index, NonNegative, Positive, validated
+from backdoor_lab.validation import (
+    Count,
+    Index,
+    Momentum,
+    NonNegative,
+    Positive,
+    validated,
+)
 
 
 class UniBP(Defense):
@@ -90,7 +97,7 @@ class UniBP(Defense):
         epochs: Index,
         lr: Positive,
         lr_floor: NonNegative,
-        momentum: Fraction,
+        momentum: Momentum,
         weight_decay: NonNegative,
         batch_size: Count,
     ) -> None:
