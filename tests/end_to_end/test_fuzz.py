@@ -104,7 +104,11 @@ LATE = [
 def test_what_the_data_contradict_is_refused_before_a_training(config, overrides, names):
     parts = Parts.of(config(*overrides))
     data = parts.dataset.load()
-    with pytest.raises(CompactHydraException) as refusal:
+
+    def attached():
         parts.attach(data, 0)
         parts.attach_defense(data, 0, 0)
+
+    with pytest.raises(CompactHydraException) as refusal:
+        attached()
     assert names in str(refusal.value)
