@@ -54,6 +54,7 @@ class Schema:
     then: Any = None
     aux: Any = None
     calibration: Any = None
+    evaluation: Any = None
     trainer: Any = None
     logger: Any = None
     export: Any = None

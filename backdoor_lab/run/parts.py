@@ -20,6 +20,7 @@ from backdoor_lab.config.checks import refuse
 from backdoor_lab.datasets import Data, Dataset
 from backdoor_lab.defenses import Chain
 from backdoor_lab.errors import ConfigError, spelled
+from backdoor_lab.evaluation.relearning import Relearning
 from backdoor_lab.models import ModelFactory
 from backdoor_lab.seeds import derive
 from backdoor_lab.tasks import Task
@@ -27,6 +28,10 @@ from backdoor_lab.tracking import Tracker
 from backdoor_lab.training import Engine, Recipe
 from backdoor_lab.victims import VictimSource
 
+BUILT = (
+    "task", "victim", "dataset", "model", "recipe", "attack", "aux", "calibration", "evaluation",
+    "export",
+)  # fmt: skip
 CHANNELS = 3  # every data set is read as RGB
 SMALLEST = 8
 
@@ -44,6 +49,7 @@ class Parts:
     defense: Chain
     aux: AuxiliaryKind
     calibration: Calibration
+    evaluation: Relearning
     engine: Engine
     tracker: Tracker
     export: Any
@@ -56,8 +62,7 @@ class Parts:
             ConfigError: a value is out of its range, or two choices make no sense together.
         """
         refuse(cfg)
-        names = ("task", "victim", "dataset", "model", "recipe", "attack", "aux", "calibration")
-        built = {name: build(cfg, name) for name in (*names, "export")}
+        built = {name: build(cfg, name) for name in BUILT}
         defenses = ["defense"] if cfg.then is None else ["defense", "then"]
         parts = cls(
             engine=build(cfg, "trainer"),
