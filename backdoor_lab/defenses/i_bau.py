@@ -20,6 +20,7 @@ from torch.optim import Adam
 
 from backdoor_lab.aux_data import AuxiliarySet
 from backdoor_lab.defenses._base import Defense
+from backdoor_lab.models.twice import TwiceDifferentiable
 from backdoor_lab.seeds import derive, generator_for
 from backdoor_lab.training import Recipe, constant
 from backdoor_lab.validation import Count, Index, NonNegative, Positive, Rate, validated
@@ -50,8 +51,8 @@ def implicit_loss(
     (pull,) = torch.autograd.grad(loss, delta, retain_graph=True)
     (slope,) = torch.autograd.grad(inner(delta), delta, create_graph=True)
     mapped = delta - step * slope
-    series = torch.zeros_like(delta)
-    for _ in range(terms):
+    series = pull if terms else torch.zeros_like(delta)
+    for _ in range(terms - 1):
         (turned,) = torch.autograd.grad(mapped, delta, series, retain_graph=True)
         series = turned + pull
     reaction = (series * mapped).sum()
@@ -124,7 +125,8 @@ class IBAU(Defense):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes), not by what `torch.compile` makes, which is differentiable once."""
-        return self.model.forward(images)
+        with TwiceDifferentiable():
+            return self.model.forward(images)
 
     def perturbation(self) -> Tensor:
         """What a pass over the images finds, (1, C, H, W): it changes the model's own answers."""
