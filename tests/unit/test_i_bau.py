@@ -329,6 +329,18 @@ def test_bad_values_are_refused(key, value):
         defense(**{key: value})
 
 
+def test_what_torch_compile_makes_is_passed_by(tiny):
+    """It has no second derivative."""
+
+    def refuse(*_):
+        raise AssertionError
+
+    bau = ready(tiny)
+    tiny._compiled_call_impl = refuse
+    bau.delta = torch.zeros(1, 3, 8, 8)
+    assert bau.training_step((batch()[0].float(), batch()[1]), 0).isfinite()
+
+
 def test_a_hard_sigmoid_stays_what_it_is():
     line = torch.linspace(-4, 4, 99)
     with TwiceDifferentiable():
