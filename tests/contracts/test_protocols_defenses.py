@@ -30,6 +30,18 @@ UNIBP = {
     "prune_from": "victim", "mask": True, "epochs": 20, "lr": 0.001, "lr_floor": 0.0002,
     "momentum": 0.9, "batch_size": 128,
 }  # fmt: skip
+IBAU = {"terms": 5, "inner_step": 0.1, "ascent_lr": 10, "penalty": 0.001, "share": 0.01}
+IBAU_BB = IBAU | {
+    "rounds": 5, "lr": 1e-4, "amsgrad": True, "batch_size": 256, "space": "normalised",
+    "augment": True,
+}  # fmt: skip
+IBAU_BCU = IBAU_BB | {"rounds": 100, "batch_size": 100, "amsgrad": False, "augment": False}
+IBAU_PAPER = IBAU_BCU | {"rounds": 5, "lr": 1e-3, "space": "pixels"}
+SAU_BB = {
+    "eps": 0.2, "step": None, "steps": 5, "adv_weight": 0.01, "share_weight": 1,
+    "clean_weight": 1, "robust_weight": 0, "unlearn_weight": 1, "clamp": False,
+    "train_mode": False, "rounds": 100, "lr": 1e-4, "batch_size": 256,
+}  # fmt: skip
 SEEN5, SEEN10, SEEN1 = ({"ratio": ratio} for ratio in (0.05, 0.1, 0.01))
 
 # protocol, data set, defense, values of the defense, values of aux=seen
@@ -64,6 +76,23 @@ TABLE = [
     ("unibp", "gtsrb", "ft", FT_UNIBP, SEEN10),
     ("unibp", "cifar10", "anp", ANP_UNIBP, SEEN10),  # iterations of BackdoorBench; unstated
     ("unibp", "gtsrb", "anp", ANP_UNIBP, SEEN10),
+    ("bb", "cifar10", "i_bau", IBAU_BB, SEEN5),
+    ("bb", "gtsrb", "i_bau", IBAU_BB, SEEN5),
+    ("bb", "tiny_imagenet", "i_bau", IBAU_BB, SEEN5),
+    ("bb", "mnist", "i_bau", IBAU_BB, SEEN5),
+    ("bcu", "cifar10", "i_bau", IBAU_BCU, {}),
+    ("bcu", "gtsrb", "i_bau", IBAU_BCU, {}),
+    ("cc", "cifar10", "i_bau", IBAU_PAPER, SEEN1),  # not printed: the authors'
+    ("cc", "digits", "i_bau", IBAU_PAPER, SEEN1),
+    ("bb", "cifar10", "sau", SAU_BB, SEEN5),
+    ("bb", "gtsrb", "sau", SAU_BB, SEEN5),
+    ("bb", "tiny_imagenet", "sau", SAU_BB | {"rounds": 20}, SEEN5),
+    ("bb", "mnist", "sau", SAU_BB, SEEN5),
+    ("gic", "cifar10", "sau", SAU_BB, SEEN5),
+    ("gic", "gtsrb", "sau", SAU_BB, SEEN5),
+    ("gic", "tiny_imagenet", "sau", SAU_BB | {"rounds": 20}, SEEN5),
+    ("gic", "digits", "sau", SAU_BB, SEEN5),
+    ("unibp", "cifar10", "sau", SAU_BB, SEEN10),  # it has none: BackdoorBench's
     # what suits the digits gives way to what a paper says
     ("bb", "digits", "anp", ANP_BB, SEEN5),
     ("gic", "digits", "ft", FT_BB, SEEN5),
