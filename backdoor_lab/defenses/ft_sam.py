@@ -62,9 +62,7 @@ class FTSAM(Defense):
     ) -> None:
         super().__init__()
         self.label_smoothing = label_smoothing
-        sam = partial(
-            SAM, rho=rho, adaptive=adaptive, momentum=momentum, weight_decay=weight_decay
-        )
+        sam = partial(SAM, rho=rho, adaptive=adaptive, momentum=momentum, weight_decay=weight_decay)
         self.recipe = Recipe(epochs, batch_size, lr, sam, SCHEDULES[schedule])
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:

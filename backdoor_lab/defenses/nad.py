@@ -11,10 +11,11 @@ Differs   where a resolution is left is found in any architecture, and maps of o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -73,13 +74,13 @@ class NAD(Defense):
         if not betas:
             raise ConfigError("betas=[] of defense=nad align nothing; allowed: one weight or more")
         self.betas, self.power = betas, power
-        falls = {
+        schedules: dict[str, Callable[..., dict[str, Any]]] = {
             "steps": partial(multi_step, milestones=[2]),
             "constant": constant,
             "cosine": partial(cosine, t_max=t_max),
         }
         descent = sgd(momentum, weight_decay, nesterov)
-        self.recipe = Recipe(epochs, batch_size, lr, descent, falls[schedule])
+        self.recipe = Recipe(epochs, batch_size, lr, descent, schedules[schedule])
         self.teacher_recipe = replace(self.recipe, epochs=teacher_epochs)
 
     def check_model(self, model: nn.Module) -> None:
@@ -95,8 +96,9 @@ class NAD(Defense):
         sizes = {n: s for n, s in outlets(model, self.spec.shape).items() if min(s) > 1}
         if len(sizes) < len(self.betas):
             raise ConfigError(
-                f"{self.key}.betas={self.betas} align {len(self.betas)} resolutions, but this model "
-                f"has {len(sizes)} of at least 2x2; allowed: at most as many, or a larger image"
+                f"{self.key}.betas={self.betas} align {len(self.betas)} resolutions, but this "
+                f"model has {len(sizes)} of at least 2x2; allowed: at most as many, or a larger "
+                "image"
             )
         chosen = list(sizes)[-len(self.betas) :]
         self.details["layers"] = {name: "x".join(map(str, sizes[name])) for name in chosen}

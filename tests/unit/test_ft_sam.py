@@ -87,7 +87,9 @@ def test_without_a_radius_it_is_fine_tuning(tuned):
 def test_targets_leave_the_smoothed_share_to_the_other_labels(smoothing):
     labels, logits = torch.tensor([0, 3, 1]), torch.randn(3, 5)
     targets = smoothed(labels, 5, smoothing)
-    assert targets[1].tolist() == pytest.approx([smoothing / 4] * 3 + [1 - smoothing, smoothing / 4])
+    assert targets[1].tolist() == pytest.approx(
+        [smoothing / 4] * 3 + [1 - smoothing, smoothing / 4]
+    )
     torch.testing.assert_close(  # torch's own share goes to all labels, the right one as well
         F.cross_entropy(logits, targets),
         F.cross_entropy(logits, labels, label_smoothing=smoothing * 5 / 4),

@@ -62,12 +62,11 @@ def tuned(defense, aux):
 
 def looped(maps, power):
     """Attention of maps (N, C, H, W), an entry at a time."""
-    found = torch.zeros(maps.shape[0], *maps.shape[2:])
-    for n in range(maps.shape[0]):
-        for channel in maps[n]:
-            found[n] += channel.abs() ** power
-        found[n] /= (found[n] ** 2).sum() ** 0.5 + 1e-6
-    return found
+    found = []
+    for image in maps:
+        summed = sum(channel.abs() ** power for channel in image)
+        found.append(summed / ((summed**2).sum() ** 0.5 + 1e-6))
+    return torch.stack(found)
 
 
 @pytest.mark.parametrize("power", [1.0, 2.0, 4.0])
@@ -129,18 +128,17 @@ def built(name, size):
 @pytest.mark.parametrize("name", names("model"))
 def test_every_model_is_aligned_where_its_last_resolutions_are_left(defense, name):
     firsts = next(sides for part, sides in SIDES.items() if part in name)
-    for size, expected, side in zip((32, 64), PLACES[name], firsts, strict=True):
-        nad = defense(betas=[500, 1000, 1000])
-        nad.spec = spec_of(size)
-        with torch.device("meta"):  # shapes are enough
-            model = built(name, size)
-            nad.check_model(model)
-        assert nad.places(model) == [f"net.{place}" for place in expected]
-        sides = [f"{n}x{n}" for n in (side, side // 2, side // 4)]
-        assert list(nad.details["layers"].values()) == sides
+    nad = defense(betas=[500, 1000, 1000])
+    with torch.device("meta"):  # shapes are enough
+        model = built(name, 32)
+        for size, expected, side in zip((32, 64), PLACES[name], firsts, strict=True):
+            nad.spec = spec_of(size)
+            assert nad.places(model) == [f"net.{place}" for place in expected]
+            sides = [f"{n}x{n}" for n in (side, side // 2, side // 4)]
+            assert list(nad.details["layers"].values()) == sides
 
 
-@pytest.mark.parametrize("name", ["preact_resnet18_narrow", "mobilenetv2", "mobilenetv3_large"])
+@pytest.mark.parametrize("name", ["preact_resnet18_narrow", "mobilenetv3_large"])
 def test_every_map_teaches_the_first_layer(name):
     """None is constant, and none is changed in place by what follows."""
     torch.manual_seed(0)
