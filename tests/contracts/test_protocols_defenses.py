@@ -42,6 +42,26 @@ SAU_BB = {
     "clean_weight": 1, "robust_weight": 0, "unlearn_weight": 1, "clamp": False,
     "train_mode": False, "rounds": 100, "lr": 1e-4, "batch_size": 256,
 }  # fmt: skip
+FT_SAM = {
+    "momentum": 0.9, "weight_decay": 5e-4, "batch_size": 256, "lr": 0.01, "adaptive": True,
+    "epochs": 100, "rho": 2, "label_smoothing": 0.1, "schedule": "cosine",
+}  # fmt: skip
+FT_SAM_BB = FT_SAM | {"schedule": "waves"}  # as it runs from the command line, file or no file
+FT_SAM_FILES = FT_SAM | {"rho": 8, "label_smoothing": 0}
+NAD_PAPER = {
+    "teacher_epochs": 10, "epochs": 20, "lr": 0.1, "schedule": "steps", "momentum": 0.9,
+    "nesterov": True, "weight_decay": 1e-4, "batch_size": 64, "betas": [500, 1000, 1000],
+    "power": 2,
+}  # fmt: skip
+NAD_BB = NAD_PAPER | {
+    "epochs": 10, "lr": 0.01, "schedule": "constant", "nesterov": False, "weight_decay": 5e-4,
+    "batch_size": 256, "betas": [500, 1000],
+}  # fmt: skip
+NAD_BCU = NAD_PAPER | {
+    "epochs": 100, "lr": 0.01, "schedule": "cosine", "t_max": 100, "nesterov": False,
+    "weight_decay": 5e-4, "batch_size": 256,
+}  # fmt: skip
+NAD_UNIBP = NAD_BB | {"lr": 0.002, "epochs": 20}
 SEEN5, SEEN10, SEEN1 = ({"ratio": ratio} for ratio in (0.05, 0.1, 0.01))
 
 # protocol, data set, defense, values of the defense, values of aux=seen
@@ -93,6 +113,27 @@ TABLE = [
     ("gic", "tiny_imagenet", "sau", SAU_BB | {"rounds": 20}, SEEN5),
     ("gic", "digits", "sau", SAU_BB, SEEN5),
     ("unibp", "cifar10", "sau", SAU_BB, SEEN10),  # it has none: BackdoorBench's
+    ("none", "cifar10", "ft_sam", FT_SAM, {}),
+    ("none", "gtsrb", "ft_sam", FT_SAM_FILES | {"epochs": 50}, {}),
+    ("none", "tiny_imagenet", "ft_sam", FT_SAM_FILES, {}),
+    ("bb", "cifar10", "ft_sam", FT_SAM_BB, SEEN5),
+    ("bb", "gtsrb", "ft_sam", FT_SAM_BB | {"epochs": 50}, SEEN5),
+    ("bb", "tiny_imagenet", "ft_sam", FT_SAM_BB | {"schedule": "constant"}, SEEN5),
+    ("bb", "mnist", "ft_sam", FT_SAM_BB, SEEN5),
+    ("gic", "cifar10", "ft_sam", FT_SAM_BB, SEEN5),
+    ("gic", "gtsrb", "ft_sam", FT_SAM_BB | {"epochs": 50}, SEEN5),
+    ("gic", "tiny_imagenet", "ft_sam", FT_SAM_BB | {"schedule": "constant"}, SEEN5),
+    ("none", "cifar10", "nad", NAD_PAPER, {}),
+    ("bb", "cifar10", "nad", NAD_BB, SEEN5),
+    ("bb", "gtsrb", "nad", NAD_BB, SEEN5),
+    ("bb", "tiny_imagenet", "nad", NAD_BB | {"batch_size": 128}, SEEN5),
+    ("bb", "digits", "nad", NAD_BB, SEEN5),
+    ("gic", "cifar10", "nad", NAD_BB, SEEN5),
+    ("bcu", "cifar10", "nad", NAD_BCU, {}),
+    ("bcu", "gtsrb", "nad", NAD_BCU, {}),
+    ("unibp", "cifar10", "nad", NAD_UNIBP, SEEN10),
+    ("unibp", "gtsrb", "nad", NAD_UNIBP, SEEN10),
+    ("cc", "cifar10", "nad", NAD_PAPER, SEEN1),  # not printed: the method's own
     # what suits the digits gives way to what a paper says
     ("bb", "digits", "anp", ANP_BB, SEEN5),
     ("gic", "digits", "ft", FT_BB, SEEN5),
