@@ -157,7 +157,7 @@ def test_each_step_draws_its_own_t_and_the_model_normalises_by_the_batch(
         return original(self, batch, t)
 
     monkeypatch.setattr(MCR, "loss", noted)
-    defense(engine, epochs=20).connect(tiny, another(), aux.data)
+    defense(engine, epochs=5, batch_size=2).connect(tiny, another(), aux.data)
     assert len(set(drawn)) == 100
     assert 0.4 < sum(drawn) / 100 < 0.6
     assert min(drawn) < 0.1
@@ -271,7 +271,8 @@ def test_the_rate_falls_late(engine):
     assert rates == pytest.approx(expected)
 
 
-def test_options_matter(engine, tiny, aux):
+def test_options_matter(engine, tiny):
+    aux = tiny_aux(16)
     changes = (
         {}, {"curve": "chain"}, {"points": 4}, {"t": 0.6}, {"end_epochs": 1}, {"end_lr": 0.01},
         {"epochs": 2}, {"lr": 0.01}, {"momentum": 0.0}, {"weight_decay": 0.1}, {"batch_size": 20},
