@@ -62,6 +62,23 @@ NAD_BCU = NAD_PAPER | {
     "weight_decay": 5e-4, "batch_size": 256,
 }  # fmt: skip
 NAD_UNIBP = NAD_BB | {"lr": 0.002, "epochs": 20}
+MCR = {
+    "curve": "bezier", "points": 3, "t": 0.3, "end_epochs": 10, "end_lr": 0.01, "epochs": 100,
+    "lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4, "batch_size": 128,
+}  # fmt: skip
+MCR_BB = MCR | {"t": 0.1, "end_epochs": 100}
+MCR_TINY = MCR_BB | {"end_epochs": 200, "epochs": 200}
+MCR_BCU = MCR | {"batch_size": 256}
+FST = {
+    "alpha": 0.2, "fresh": "all", "rescale": False, "layers": "all", "augment": True,
+    "epochs": 10, "lr": 0.01, "momentum": 0.9, "weight_decay": 0.0, "batch_size": 128,
+    "t_max": None,
+}  # fmt: skip
+FST_GIC = FST | {
+    "fresh": "weight", "rescale": True, "augment": False, "epochs": 100, "weight_decay": 5e-4,
+    "batch_size": 256, "t_max": 100,
+}  # fmt: skip
+FST_UNIBP = FST | {"lr": 0.002, "epochs": 20}
 SEEN5, SEEN10, SEEN1 = ({"ratio": ratio} for ratio in (0.05, 0.1, 0.01))
 
 # protocol, data set, defense, values of the defense, values of aux=seen
@@ -134,6 +151,28 @@ TABLE = [
     ("unibp", "cifar10", "nad", NAD_UNIBP, SEEN10),
     ("unibp", "gtsrb", "nad", NAD_UNIBP, SEEN10),
     ("cc", "cifar10", "nad", NAD_PAPER, SEEN1),  # not printed: the method's own
+    ("none", "cifar10", "mcr", MCR, {}),
+    ("bb", "cifar10", "mcr", MCR_BB, SEEN5),
+    ("bb", "gtsrb", "mcr", MCR_BB, SEEN5),
+    ("bb", "tiny_imagenet", "mcr", MCR_TINY, SEEN5),
+    ("gic", "cifar10", "mcr", MCR_BB, SEEN5),  # not in the paper: its platform's
+    ("bcu", "cifar10", "mcr", MCR_BCU, {}),
+    ("bcu", "gtsrb", "mcr", MCR_BCU, {}),
+    ("unibp", "cifar10", "mcr", MCR_BB, SEEN10),  # nor in this one
+    ("cc", "cifar10", "mcr", MCR, SEEN1),  # nor in this one: the method's own
+    ("none", "cifar10", "fst", FST, {}),
+    ("bb", "cifar10", "fst", FST, SEEN5),  # which it lacks: the method's own
+    ("gic", "cifar10", "fst", FST_GIC, SEEN5),
+    ("gic", "gtsrb", "fst", FST_GIC | {"alpha": 0.1}, SEEN5),
+    ("gic", "tiny_imagenet", "fst", FST_GIC | {"alpha": 0.001}, SEEN5),
+    ("unibp", "cifar10", "fst", FST_UNIBP, SEEN10),
+    ("unibp", "gtsrb", "fst", FST_UNIBP | {"alpha": 0.1}, SEEN10),
+    ("cc", "cifar100", "fst", FST | {"alpha": 0.001}, SEEN1),
+    ("bcu", "cifar10", "fst", FST, {}),
+    ("bb", "digits", "mcr", MCR_BB, SEEN5),
+    ("bcu", "mnist", "mcr", MCR_BCU, {}),
+    ("gic", "digits", "fst", FST_GIC, SEEN5),
+    ("unibp", "mnist", "fst", FST_UNIBP, SEEN10),
     # what suits the digits gives way to what a paper says
     ("bb", "digits", "anp", ANP_BB, SEEN5),
     ("gic", "digits", "ft", FT_BB, SEEN5),
