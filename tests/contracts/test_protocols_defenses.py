@@ -79,6 +79,19 @@ FST_GIC = FST | {
     "batch_size": 256, "t_max": 100,
 }  # fmt: skip
 FST_UNIBP = FST | {"lr": 0.002, "epochs": 20}
+FP = {
+    "where": "map", "statistic": "abs", "step": 0.01, "acc_ratio": 0.1, "tuned": "all",
+    "epochs": 100, "lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4, "batch_size": 256,
+}  # fmt: skip
+FP_BB = FP | {"t_max": 100, "patience": None}
+FP_BCU = FP_BB | {"where": "stage", "step": 0.001, "tuned": "stage"}
+RNP = {
+    "unlearn_epochs": 20, "unlearn_lr": 0.01, "unlearn_until": 0.2, "momentum": 0.9,
+    "weight_decay": 5e-4, "recover_epochs": 20, "recover_lr": 0.2, "alpha": 0.2,
+    "batch_size": 128, "threshold": None, "acc_drop": 0.02,
+}  # fmt: skip
+RNP_BB = RNP | {"batch_size": 256, "threshold": 0.7}
+BNP, BNP_BB = {"u": 3, "prune": "gamma"}, {"u": 3, "prune": "channel"}
 SEEN5, SEEN10, SEEN1 = ({"ratio": ratio} for ratio in (0.05, 0.1, 0.01))
 
 # protocol, data set, defense, values of the defense, values of aux=seen
@@ -173,6 +186,41 @@ TABLE = [
     ("bcu", "mnist", "mcr", MCR_BCU, {}),
     ("gic", "digits", "fst", FST_GIC, SEEN5),
     ("unibp", "mnist", "fst", FST_UNIBP, SEEN10),
+    ("bb", "cifar10", "fp", FP_BB, SEEN5),
+    ("bb", "cifar10", "rnp", RNP_BB, SEEN5),
+    ("bb", "cifar10", "bnp", BNP_BB, SEEN5),
+    ("bb", "gtsrb", "fp", FP_BB, SEEN5),
+    ("bb", "gtsrb", "rnp", RNP_BB, SEEN5),
+    ("bb", "gtsrb", "bnp", BNP_BB, SEEN5),
+    ("bb", "mnist", "fp", FP_BB, SEEN5),
+    ("bb", "mnist", "rnp", RNP_BB, SEEN5),
+    ("bb", "mnist", "bnp", BNP_BB, SEEN5),
+    ("bb", "digits", "fp", FP_BB, SEEN5),
+    ("bb", "digits", "rnp", RNP_BB, SEEN5),
+    ("bb", "digits", "bnp", BNP_BB, SEEN5),
+    ("gic", "cifar10", "fp", FP_BB, SEEN5),
+    ("gic", "cifar10", "rnp", RNP_BB, SEEN5),
+    ("gic", "cifar10", "bnp", BNP_BB, SEEN5),
+    ("gic", "digits", "fp", FP_BB, SEEN5),
+    ("gic", "digits", "rnp", RNP_BB, SEEN5),
+    ("gic", "digits", "bnp", BNP_BB, SEEN5),
+    ("bb", "tiny_imagenet", "fp", FP_BB | {"epochs": 200, "patience": 10}, SEEN5),
+    ("gic", "tiny_imagenet", "fp", FP_BB | {"epochs": 200, "patience": 10}, SEEN5),
+    ("unibp", "cifar10", "fp", FP_BB, SEEN10),  # no baseline of its own
+    ("unibp", "cifar10", "rnp", RNP_BB, SEEN10),
+    ("unibp", "cifar10", "bnp", BNP_BB, SEEN10),
+    ("bcu", "cifar10", "fp", FP_BCU, {}),
+    ("bcu", "gtsrb", "fp", FP_BCU, {}),
+    ("bcu", "mnist", "fp", FP_BCU, {}),
+    ("bcu", "digits", "fp", FP_BCU, {}),
+    ("bcu", "cifar10", "rnp", RNP, {}),  # not printed: the method's own
+    ("bcu", "cifar10", "bnp", BNP, {}),
+    ("cc", "cifar10", "fp", FP, SEEN1),
+    ("cc", "cifar10", "rnp", RNP, SEEN1),
+    ("cc", "cifar10", "bnp", BNP, SEEN1),
+    ("none", "cifar10", "fp", FP, {}),
+    ("none", "cifar10", "rnp", RNP, {}),
+    ("none", "cifar10", "bnp", BNP, {}),
     # what suits the digits gives way to what a paper says
     ("bb", "digits", "anp", ANP_BB, SEEN5),
     ("gic", "digits", "ft", FT_BB, SEEN5),

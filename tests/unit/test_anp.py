@@ -8,7 +8,8 @@ from torch import nn
 from backdoor_lab.aux_data import AuxiliarySet
 from backdoor_lab.datasets import ImageSet
 from backdoor_lab.defenses._base import batch_norms
-from backdoor_lab.defenses.anp import ANP, pruned
+from backdoor_lab.defenses._scale_masks import pruned
+from backdoor_lab.defenses.anp import ANP
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.seeds import generator_for
 from backdoor_lab.training import Engine
