@@ -2,7 +2,8 @@
 
 Paper     Wu & Wang, "Adversarial Neuron Pruning Purifies Backdoored Deep Models", NeurIPS 2021
 Differs   batches without replacement, epoch by epoch, instead of with it; the threshold is chosen
-          by accuracy on held-out auxiliary images, where BackdoorBench looks at test ACC and ASR
+          by accuracy on held-out auxiliary images, where BackdoorBench looks at test ACC and ASR;
+          a channel that `compression` takes out takes its beta along
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from torch.func import functional_call
 from backdoor_lab.aux_data import AuxiliarySet
 from backdoor_lab.datasets import ImageSet
 from backdoor_lab.defenses._base import Defense, batch_norms
+from backdoor_lab.defenses._compression import check_compression, compress
 from backdoor_lab.seeds import generator_for
 from backdoor_lab.training import Batches, Manual, Recipe, constant, sgd
-from backdoor_lab.validation import Count, Fraction, NonNegative, Positive, validated
+from backdoor_lab.validation import Count, Fraction, NonNegative, Positive, Ratio, validated
 
 GRID = [step / 20 for step in range(19)]
 
@@ -45,6 +47,8 @@ class ANP(Defense, Manual):
         threshold: masks up to it are pruned; None: the largest value of 0, .05, ... .9 that keeps
             the accuracy on held-out auxiliary images.
         acc_ratio: share of that accuracy which may be lost.
+        compression: parameters of the victim, in those of the purified model, whose channels are
+            taken out by their masks; None: they are zeroed only.
     """
 
     needs_batch_norm = True
@@ -62,13 +66,20 @@ class ANP(Defense, Manual):
         project: bool,
         threshold: Fraction | None,
         acc_ratio: Fraction,
+        compression: Ratio | None = None,
     ) -> None:
         super().__init__()
         self.eps, self.steps, self.alpha = eps, steps, alpha
         self.lr, self.momentum = lr, momentum
         self.iterations, self.batch_size = iterations, batch_size
         self.project, self.threshold, self.acc_ratio = project, threshold, acc_ratio
+        self.compression = compression
+        self.keeps_architecture = compression is None
         self.least = 2 if threshold is not None else 4  # half may be held out
+
+    def check_model(self, model: nn.Module) -> None:
+        super().check_model(model)
+        check_compression(self, model, self.compression)
 
     def purify(self, model: nn.Module, aux: AuxiliarySet) -> nn.Module:
         train, held = aux.labelled_data, None
@@ -79,10 +90,14 @@ class ANP(Defense, Manual):
         values = torch.cat(list(masks.values())).cpu()
         histogram = torch.histc(values, 20, 0, 1).int().tolist()
         self.details = {"threshold": threshold, "pruned": 0, "masks": histogram}
-        if threshold is None:
-            return model
-        self.details["pruned"] = int((values <= threshold).sum())
-        return pruned(model, masks, threshold)
+        if threshold is not None:
+            self.details["pruned"] = int((values <= threshold).sum())
+            model = pruned(model, masks, threshold)
+        if self.compression:
+            limit = -1 if threshold is None else threshold
+            gone = {name: mask <= limit for name, mask in masks.items()}
+            self.details |= compress(model, self.spec.shape, masks, gone, self.compression)
+        return model
 
     def search(self, model: nn.Module, data: ImageSet) -> dict[str, Tensor]:
         """The mask (C,) of each BatchNorm of `model`."""
