@@ -98,7 +98,7 @@ def test_a_smaller_model_answers_as_one_that_zeroed_the_channels(make, ratio):
     shrink(model, places, stays)
     assert torch.equal(state, torch.get_rng_state())
     assert parameters(model) == expected
-    assert 0.95 * whole / ratio < expected <= whole / ratio
+    assert 0.9 * whole / ratio < expected <= whole / ratio
     images = torch.rand(4, *SHAPE)
     torch.testing.assert_close(model(images), zeroed(images), atol=1e-4, rtol=1e-4)
     assert model.edits
@@ -141,7 +141,7 @@ def test_what_is_pruned_goes_in_any_case_and_a_site_s_last_channel_stays():
     assert stays["bn1"].tolist() == [False] * 5 + [True] * 7
     assert stays["bn3"].sum() == 1
     stays = removal(model, places, given, 1e9)
-    assert stays["bn1"].sum() == 2  # the one without a score, and the best
+    assert stays["bn1"].nonzero().flatten().tolist() == [7]
     shrink(model, places, stays)
     assert model(torch.rand(2, *SHAPE)).shape == (2, 2)
 
