@@ -114,7 +114,7 @@ def test_synthesis_comes_closer_to_statistics_and_labels(model):
     scale = torch.full((1, 3, 1, 1), 0.5), torch.full((1, 3, 1, 1), 0.5)
     _, start = synthesise(model, labels, noise, scale, 1, 0.1)
     images, end = synthesise(model, labels, noise, scale, 100, 0.1)
-    assert (end < 0.3 * start).all()
+    assert (end < torch.tensor([0.05, 0.5]) * start).all()
     assert images.min() >= 0
     assert images.max() <= 1
     with torch.no_grad():
@@ -206,7 +206,7 @@ def test_without_gamma_the_student_becomes_the_teacher(engine, model):
         student.body[4].weight *= 0.5
     images = torch.rand(32, 3, 8, 8)
     far = (model(images) - student(images)).square().sum().item()
-    options = {"gamma": 0.0, "freeze_statistics": True, "epochs": 30, "lr": 0.01}
+    options = {"gamma": 0.0, "freeze_statistics": True, "epochs": 15, "lr": 0.02}
     after = aft(engine, model, **options).purify(deepcopy(student), NOTHING)
     assert (model(images) - after(images)).square().sum().item() < 0.3 * far
 
