@@ -26,6 +26,7 @@ Fraction = Annotated[float, NUMBER, Field(ge=0, le=1)]
 Momentum = Annotated[float, NUMBER, Field(ge=0, lt=1)]
 Positive = Annotated[float, NUMBER, Field(gt=0)]
 NonNegative = Annotated[float, NUMBER, Field(ge=0)]
+Ratio = Annotated[float, NUMBER, Field(gt=1)]
 Count = Annotated[int, NUMBER, Field(ge=1, le=LARGEST)]
 Index = Annotated[int, NUMBER, Field(ge=0, le=LARGEST)]
 

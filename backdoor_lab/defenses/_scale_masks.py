@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from copy import deepcopy
 from typing import Any
 
@@ -37,13 +38,13 @@ class ScaleMasks(Defense, Manual):
         self.least = 2 if threshold is not None else 4  # half may be held out
         self.masks = nn.ParameterList()
 
+    @abstractmethod
     def search(self, model: nn.Module, data: ImageSet) -> dict[str, Tensor]:
         """The mask (C,) of each BatchNorm of `model`, which stays as it is."""
-        raise NotImplementedError
 
+    @abstractmethod
     def enough(self, accuracy: float) -> float:
         """What must be left of the victim's `accuracy`."""
-        raise NotImplementedError
 
     def purify(self, model: nn.Module, aux: AuxiliarySet) -> nn.Module:
         train, held = aux.labelled_data, None
@@ -53,11 +54,15 @@ class ScaleMasks(Defense, Manual):
         threshold = self.threshold if held is None else self.choose(model, masks, held)
         values = torch.cat(list(masks.values())).cpu()
         histogram = torch.histc(values, 20, 0, 1).int().tolist()
-        self.details |= {"threshold": threshold, "pruned": 0, "masks": histogram}
-        if threshold is None:
-            return model
-        self.details["pruned"] = int((values <= threshold).sum())
-        return pruned(model, masks, threshold)
+        gone = 0 if threshold is None else int((values <= threshold).sum())
+        self.details |= {"threshold": threshold, "pruned": gone, "masks": histogram}
+        return self.without(model, masks, threshold)
+
+    def without(
+        self, model: nn.Module, masks: dict[str, Tensor], threshold: float | None
+    ) -> nn.Module:
+        """`model`, or a copy, without the channels whose masks are at most `threshold`."""
+        return model if threshold is None else pruned(model, masks, threshold)
 
     def learn(self, model: nn.Module, data: ImageSet) -> dict[str, Tensor]:
         """Masks of a frozen copy of `model` after `fit`, from 1 on."""

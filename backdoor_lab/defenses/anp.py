@@ -2,7 +2,8 @@
 
 Paper     Wu & Wang, "Adversarial Neuron Pruning Purifies Backdoored Deep Models", NeurIPS 2021
 Differs   batches without replacement, epoch by epoch, instead of with it; the threshold is chosen
-          by accuracy on held-out auxiliary images, where BackdoorBench looks at test ACC and ASR
+          by accuracy on held-out auxiliary images, where BackdoorBench looks at test ACC and ASR;
+          a channel that `compression` takes out takes its beta along
 """
 
 from __future__ import annotations
@@ -13,10 +14,19 @@ import torch
 from torch import Tensor, nn
 
 from backdoor_lab.datasets import ImageSet
+from backdoor_lab.defenses._compression import check_compression, compress
 from backdoor_lab.defenses._scale_masks import ScaleMasks
 from backdoor_lab.seeds import generator_for
 from backdoor_lab.training import Batches, Recipe, constant, sgd
-from backdoor_lab.validation import Count, Fraction, Momentum, NonNegative, Positive, validated
+from backdoor_lab.validation import (
+    Count,
+    Fraction,
+    Momentum,
+    NonNegative,
+    Positive,
+    Ratio,
+    validated,
+)
 
 
 class ANP(ScaleMasks):
@@ -38,6 +48,8 @@ class ANP(ScaleMasks):
         threshold: masks up to it are pruned; None: the largest value of 0, .05, ... .9 that keeps
             the accuracy on held-out auxiliary images.
         acc_ratio: share of that accuracy which may be lost.
+        compression: parameters of the victim, in those of the purified model, whose channels are
+            taken out by their masks; None: they are zeroed only.
     """
 
     @validated
@@ -53,15 +65,32 @@ class ANP(ScaleMasks):
         project: bool,
         threshold: Fraction | None,
         acc_ratio: Fraction,
+        compression: Ratio | None = None,
     ) -> None:
         super().__init__(threshold)
         self.eps, self.steps, self.alpha = eps, steps, alpha
         self.lr, self.momentum = lr, momentum
         self.iterations, self.batch_size = iterations, batch_size
         self.project, self.acc_ratio = project, acc_ratio
+        self.compression = compression
+        self.keeps_architecture = compression is None
+
+    def check_model(self, model: nn.Module) -> None:
+        super().check_model(model)
+        check_compression(self, model, self.compression)
 
     def enough(self, accuracy: float) -> float:
         return accuracy * (1 - self.acc_ratio)
+
+    def without(
+        self, model: nn.Module, masks: dict[str, Tensor], threshold: float | None
+    ) -> nn.Module:
+        model = super().without(model, masks, threshold)
+        if self.compression is not None:
+            limit = -1 if threshold is None else threshold
+            gone = {name: mask <= limit for name, mask in masks.items()}
+            self.details |= compress(model, self.spec.shape, masks, gone, self.compression)
+        return model
 
     def search(self, model: nn.Module, data: ImageSet) -> dict[str, Tensor]:
         batches = self.engine.steps(len(Batches(data, self.batch_size)))

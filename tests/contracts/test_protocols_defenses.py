@@ -92,6 +92,12 @@ RNP = {
 }  # fmt: skip
 RNP_BB = RNP | {"batch_size": 256, "threshold": 0.7}
 BNP, BNP_BB = {"u": 3, "prune": "gamma"}, {"u": 3, "prune": "channel"}
+AFT = {
+    "images": 5120, "synthesis_iterations": 500, "synthesis_lr": 0.1, "radius": 0.5,
+    "attack_iterations": 10, "gamma": 1, "freeze_statistics": False, "keep_pruned": False,
+    "epochs": 5, "lr": 3e-4, "batch_size": 128,
+}  # fmt: skip
+CC = AFT | {"parts": "all", "tau": 4, "rule": "centred", "compression": None}
 SEEN5, SEEN10, SEEN1 = ({"ratio": ratio} for ratio in (0.05, 0.1, 0.01))
 
 # protocol, data set, defense, values of the defense, values of aux=seen
@@ -114,6 +120,12 @@ TABLE = [
     ("cc", "cifar10", "clp", U3, SEEN1),  # not printed; no data anyway
     ("cc", "cifar100", "clp", U3, SEEN1),
     ("cc", "gtsrb", "clp", U3, SEEN1),
+    ("cc", "cifar10", "cc", CC, SEEN1),  # no data anyway
+    ("cc", "cifar100", "cc", CC, SEEN1),
+    ("cc", "gtsrb", "cc", CC, SEEN1),
+    ("cc", "cifar10", "aft", AFT, SEEN1),
+    ("cc", "mnist", "cc", CC, SEEN1),  # what suits the digits gives way
+    ("cc", "mnist", "aft", AFT, SEEN1),
     ("bcu", "cifar10", "bcu", BCU, {}),
     ("bcu", "gtsrb", "bcu", BCU, {}),
     ("bcu", "cifar10", "ft", FT_BB, {}),

@@ -19,14 +19,16 @@ from backdoor_lab.callbacks.fisher_scores import FisherScores
 from backdoor_lab.callbacks.masked_gradients import MaskedGradients
 from backdoor_lab.datasets import ImageSet
 from backdoor_lab.defenses._base import Defense, batch_norms
+from backdoor_lab.defenses._statistics import (
+    Statistics,
+    input_statistics,
+    running_statistics,
+)
 from backdoor_lab.defenses.unibp.entries import FreshNoise, Granularity, top_entries
 from backdoor_lab.defenses.unibp.rectification import (
     Rectification,
     Rectifier,
-    Statistics,
-    input_statistics,
     reset_affine,
-    running_statistics,
     still,
 )
 from backdoor_lab.errors import ConfigError
