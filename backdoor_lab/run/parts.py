@@ -49,12 +49,17 @@ class Parts:
 
     @classmethod
     def of(cls, cfg: DictConfig) -> Parts:
-        """Build and check all parts.
+        """Check the config as a whole, then build and check all parts.
 
         Raises:
             ConfigError: a value is out of its range, or two choices make no sense together.
         """
         refuse(cfg)
+        return cls.built(cfg)
+
+    @classmethod
+    def built(cls, cfg: DictConfig) -> Parts:
+        """Build and check all parts of a config that has been checked as a whole."""
         names = ("task", "victim", "dataset", "model", "recipe", "attack", "aux", "calibration")
         built = {name: build(cfg, name) for name in (*names, "export")}
         defenses = ["defense"] if cfg.then is None else ["defense", "then"]
