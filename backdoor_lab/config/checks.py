@@ -33,8 +33,7 @@ def refuse(cfg: DictConfig) -> None:
     """
     refuse_unknown(cfg)
     refuse_missing(cfg)
-    if cfg.seed < 0:
-        raise ConfigError(f"seed={cfg.seed} is negative; allowed: 0 or more")
+    refuse_seed(cfg)
     for group in (group for group in defaults() if OmegaConf.is_config(cfg.get(group))):
         for key, value in numbers(OmegaConf.to_container(cfg[group], resolve=True), group):
             if not math.isfinite(value):
@@ -44,6 +43,12 @@ def refuse(cfg: DictConfig) -> None:
             f"dataset.name={cfg.dataset.name!r} is no name of a folder; allowed: letters, digits "
             "and . _ + - (not first)"
         )
+
+
+def refuse_seed(cfg: DictConfig) -> None:
+    """Refuse what no generator can be seeded with."""
+    if cfg.seed < 0:
+        raise ConfigError(f"seed={cfg.seed} is negative; allowed: 0 or more")
 
 
 def refuse_missing(cfg: DictConfig) -> None:
@@ -83,10 +88,12 @@ def refuse_unknown(cfg: DictConfig) -> None:
     for key in map(str, cfg):
         if key not in known:
             raise ConfigError(f"{key} is no key; allowed: {near(key, known)}")
-    read = values_read() | set(READ.findall(OmegaConf.to_yaml(cfg)))
     for method, values in cfg.values_for.items():
         for key in values or {}:
             name = f"{method}.{key}"
+            if name in values_read():
+                continue
+            read = values_read() | set(READ.findall(OmegaConf.to_yaml(cfg)))  # this takes long
             if name not in read:
                 raise ConfigError(
                     f"values_for.{name} is read by nothing; allowed: {near(name, read)}"

@@ -128,6 +128,11 @@ def read_failure(folder: Path) -> Record | None:
     return _read(folder / FAILURE)
 
 
+def forget_failure(folder: Path) -> None:
+    """Take away what the last try left, before another one."""
+    (folder / FAILURE).unlink(missing_ok=True)
+
+
 def _read(file: Path) -> Record | None:
     try:
         held = json.loads(file.read_text())

@@ -56,12 +56,17 @@ class Parts:
 
     @classmethod
     def of(cls, cfg: DictConfig) -> Parts:
-        """Build and check all parts.
+        """Check the config as a whole, then build and check all parts.
 
         Raises:
             ConfigError: a value is out of its range, or two choices make no sense together.
         """
         refuse(cfg)
+        return cls.built(cfg)
+
+    @classmethod
+    def built(cls, cfg: DictConfig) -> Parts:
+        """Build and check all parts of a config that has been checked as a whole."""
         built = {name: build(cfg, name) for name in BUILT}
         defenses = ["defense"] if cfg.then is None else ["defense", "then"]
         parts = cls(
