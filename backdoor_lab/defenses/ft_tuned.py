@@ -14,7 +14,7 @@ from backdoor_lab.aux_data import AuxiliarySet
 from backdoor_lab.datasets import ImageSet
 from backdoor_lab.defenses._base import Defense
 from backdoor_lab.training import Recipe, cosine, sgd
-from backdoor_lab.validation import Count, Fraction, NonNegative, Positive, validated
+from backdoor_lab.validation import Count, Fraction, Momentum, NonNegative, Positive, validated
 
 
 class FTTuned(Defense):
@@ -42,7 +42,7 @@ class FTTuned(Defense):
         lengths: list[Positive],
         acc_drop: Fraction,
         epochs: Count,
-        momentum: Fraction,
+        momentum: Momentum,
         weight_decay: NonNegative,
         batch_size: Count,
     ) -> None:

@@ -28,17 +28,17 @@ class Purify(Task):
     def check(self, parts: Parts) -> None:
         super().check(parts)
         parts.aux.check(parts.victim.knows_training)
+        parts.evaluation.check(parts.attack)
         parts.defense.check(parts.aux.holds_images, parts.aux.labelled)
 
     def run(self, job: Job) -> Record:
         parts, engine, seed = job.parts, job.parts.engine, job.defender_seed
         data = job.load()
         parts.attach(data, job.seed)
-        parts.defense.check_size(parts.aux.foresee(data, seed))
-        parts.defense.attach(engine, data.spec, derive(seed, "defense"))
-        parts.defense.check_model(parts.model.build(data.spec, job.seed))
+        parts.attach_defense(data, job.seed, seed)
 
-        victim = parts.victim.bring(parts.attack, job.workshop(data))
+        shop = job.workshop(data)
+        victim = parts.victim.bring(parts.attack, shop)
         job.lap("victim")
         aux = parts.aux.draw(data, victim.poisoned, seed)
         exam = Examination.of(data, victim.attack)
@@ -53,12 +53,19 @@ class Purify(Task):
         doubt_victim(before, clean_accuracy(job, victim.name))
         job.lap("evaluate")
         models = {"victim": victim.model, "purified": purified}
+        relearned = {}
+        if parts.evaluation.asked:
+            compared = {**models, "clean": shop.clean_model().model}
+            lesson = (data, victim.attack, exam, engine, derive(seed, "relearning"))
+            relearned = parts.evaluation.of(compared, *lesson)
+            job.lap("relearning")
         record = replace(
             job.record(victim),
             defender_seed=job.cfg.defender_seed,
             chain=job.names.chain,
             victim=before,
             purified=replace(after, der=defense_effectiveness(before, after)),
+            relearned=relearned,
             costs=measure(models, data.spec, engine),
             spent=job.spent(victim, memory.mb),
             trigger=exam.stealth(),

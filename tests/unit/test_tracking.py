@@ -2,6 +2,7 @@ import csv
 import json
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from backdoor_lab.callbacks import EpochLoss
+from backdoor_lab.config.checks import refuse
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.tracking.csv import CSVTracker
 from backdoor_lab.tracking.none import NoTracker
@@ -191,3 +193,13 @@ def test_wandb_offline_runs_stay_separate(tmp_path):
     assert rows[-1]["trigger._type"] == "image-file"
     summary = {key: v for record in good["summary"] for key, v in record["update"].items()}
     assert summary["purified/acc"] == 0.9
+
+
+def test_the_sweep_calls_the_command_line_with_what_composes(config):
+    sweep = OmegaConf.load(CONF.parent / "wandb_sweep.yaml")
+    assert (CONF.parents[1] / sweep.program).is_file()
+    assert sweep.command[-1] == "${args_no_hyphens}"
+    lists = [spec.get("values") or [spec.value] for spec in sweep.parameters.values()]
+    for values in product(*lists):
+        chosen = [f"{key}={value}" for key, value in zip(sweep.parameters, values, strict=True)]
+        refuse(config("logger=wandb", *chosen))
