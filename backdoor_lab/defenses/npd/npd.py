@@ -24,7 +24,7 @@ from backdoor_lab.errors import ConfigError
 from backdoor_lab.models import freeze_except, replace
 from backdoor_lab.training import Recipe, Tuning, constant, sgd
 from backdoor_lab.training.sam import frozen_statistics
-from backdoor_lab.validation import Count, Fraction, Index, NonNegative, Positive, validated
+from backdoor_lab.validation import Count, Index, Momentum, NonNegative, Positive, validated
 
 
 class Weights(TypedDict):
@@ -96,7 +96,7 @@ class NPD(Defense):
         batch_statistics: bool,
         epochs: Count,
         lr: Positive,
-        momentum: Fraction,
+        momentum: Momentum,
         weight_decay: NonNegative,
         batch_size: Count,
     ) -> None:

@@ -24,7 +24,7 @@ from backdoor_lab.defenses.tsbd.changes import filters, most_changed, most_chang
 from backdoor_lab.defenses.tsbd.repair import NormPenalty
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.training import Engine, Recipe, Tuning, constant, sgd
-from backdoor_lab.validation import Count, Fraction, NonNegative, Positive, validated
+from backdoor_lab.validation import Count, Fraction, Momentum, NonNegative, Positive, validated
 
 
 class Unlearning(Tuning):
@@ -76,7 +76,7 @@ class TSBD(Defense):
         alpha: Fraction,
         epochs: Count,
         lr: Positive,
-        momentum: Fraction,
+        momentum: Momentum,
         weight_decay: NonNegative,
         batch_size: Count,
     ) -> None:
