@@ -16,8 +16,9 @@ from benchmarks.common import markdown, names
 
 HEAD = """# The papers' tables
 
-What each table needs beyond the command (images of yours, cells that are no product of lists) is said in its
-preset. The presets compose (a test tries cells of each); none has been run at its full size here.
+What each table needs beyond the command (images of yours, cells that are no product of lists)
+stands beside it. The presets compose (a test tries cells of each); none has been run at its full
+size here.
 """
 
 
