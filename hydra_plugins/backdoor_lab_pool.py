@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hydra.core.utils import JobReturn, JobStatus, configure_log
+from hydra.core.utils import JobReturn, configure_log
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
@@ -34,26 +34,12 @@ class PoolLauncher(Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        from backdoor_lab.run.claims import Busy
-        from backdoor_lab.run.ledger import place, victims
-        from backdoor_lab.run.pool import Pool, Work, places
+        from backdoor_lab.run.launching import endings, works
+        from backdoor_lab.run.ledger import place
+        from backdoor_lab.run.pool import Pool, places
 
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        file = place(self.config)
-        made_by = victims(file)
-        cells = [tuple(overrides) for overrides in job_overrides]
-        waiting = [
-            Work(number, cell, made_by.get(cell, str(number)))
-            for number, cell in enumerate(cells, start=initial_job_idx)
-        ]
+        cells = works(self.config, job_overrides, initial_job_idx)
         script, spots = Path(sys.argv[0]).resolve(), places(self.per_gpu, self.threads)
-        busy = Pool(script, spots, file.with_suffix(""), self.tries).run(waiting)
-        numbered = enumerate(cells, start=initial_job_idx)
-        return [ended(cell, Busy() if number in busy else None) for number, cell in numbered]
-
-
-def ended(overrides: Sequence[str], left: Exception | None) -> JobReturn:
-    """Ended, well or not: the grid is judged by the records that its cells left."""
-    told = JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED)
-    told.return_value = left
-    return told
+        logs = place(self.config).with_suffix("")
+        return endings(cells, Pool(script, spots, logs, self.tries).run(list(cells)))

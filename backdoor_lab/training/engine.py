@@ -13,6 +13,7 @@ import psutil
 import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 from torchmetrics.functional.classification import multiclass_accuracy
@@ -20,7 +21,7 @@ from torchmetrics.functional.classification import multiclass_accuracy
 from backdoor_lab.callbacks import EpochLoss, Finite, FitProgress, Resume
 from backdoor_lab.datasets._images import ImageSet
 from backdoor_lab.device import chosen_device, resolved_precision
-from backdoor_lab.errors import ConfigError
+from backdoor_lab.errors import ConfigError, DivergedError
 from backdoor_lab.training.batches import Batches, Streamed
 from backdoor_lab.training.manual import Manual
 from backdoor_lab.training.supervised import Supervised
@@ -44,6 +45,7 @@ class Engine:
         fast_dev_run: every training is one step, to try that all goes through.
         gradient_clip_val: largest norm of an optimizer's gradients; None: any.
         callbacks: Lightning callbacks by name; each training gets copies.
+        resume_every: seconds between two states of a training, from which it resumes if killed.
     """
 
     @validated
@@ -62,6 +64,7 @@ class Engine:
         fast_dev_run: bool = False,
         gradient_clip_val: Positive | None = None,
         callbacks: dict[str, Any] | None = None,
+        resume_every: Index = 20,
     ) -> None:
         if devices is not None and len(devices) != 1:
             raise ConfigError(
@@ -76,6 +79,7 @@ class Engine:
         self.eval_batch_size = eval_batch_size
         self.workers = workers
         self.limit, self.dry, self.clip = limit_train_batches, fast_dev_run, gradient_clip_val
+        self.resume_every = resume_every
         self.callbacks = list((callbacks or {}).values())
         self.check_callbacks()
         self.logger: Logger | None = None
@@ -116,7 +120,7 @@ class Engine:
         progress = FitProgress(title, self.progress, recipe.batch_size)
         extra: list[Callback] = [EpochLoss(title), Finite(title), progress]
         if folder is not None and not self.dry:
-            extra.append(Resume(folder))
+            extra.append(Resume(folder, self.resume_every))
         module.model.to(memory_format=torch.channels_last)
         module.train()
         self._run(module, batches, [*callbacks, *deepcopy(self.callbacks), *extra], folder)
@@ -151,6 +155,7 @@ class Engine:
                 gradient_clip_val=None if isinstance(module, Manual) else self.clip,
                 logger=self.logger or False,
                 callbacks=callbacks,
+                plugins=[LightningEnvironment()],  # SLURM's signals are left to those who requeue
                 enable_checkpointing=False,
                 enable_progress_bar=False,
                 enable_model_summary=False,
@@ -205,13 +210,13 @@ class Engine:
         """Logits (N, classes) fp32 of a set, on the device.
 
         Raises:
-            ConfigError: they are not finite; a model that has diverged is no result.
+            DivergedError: they are not finite; a model that has diverged is no result.
         """
         batches = self.batches(data, self.eval_batch_size, shuffle=False)
         with self.evaluating(model):
             logits = torch.cat([model(images) for images, _ in whole(batches)]).float()
         if not logits.isfinite().all():
-            raise ConfigError(
+            raise DivergedError(
                 "a model's answers are not finite, and nothing is kept; allowed: settings of its "
                 "training or purification that converge, such as a lower lr"
             )

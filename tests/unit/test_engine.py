@@ -1,5 +1,6 @@
 """How modules are trained and models are run."""
 
+import signal
 from copy import deepcopy
 
 import pytest
@@ -163,3 +164,18 @@ def test_too_few_images_are_refused(engine, tiny, data):
     module = Tuning(tiny, plain(), None, 0)
     with pytest.raises(ConfigError, match=r"1 image\(s\) make no batch"):
         engine.fit(module, data.take(torch.tensor([0])), "fit")
+
+
+class Listening(Callback):
+    """Notes who listens to SLURM's warning during a training."""
+
+    def on_train_batch_end(self, trainer, *_):
+        self.handler = signal.getsignal(signal.SIGUSR1)
+
+
+def test_slurms_signals_are_left_alone(monkeypatch, tiny, data):
+    for name, value in {"NTASKS": "1", "JOB_ID": "7", "JOB_NAME": "run", "PROCID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    listening = Listening()
+    made().fit(Tuning(tiny, plain(), None, 0), data, "t", [listening])
+    assert listening.handler == signal.SIG_DFL

@@ -1,0 +1,107 @@
+"""Grids on a small SLURM and on a local Ray: cells that are interrupted resume, numbers stay."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from backdoor_lab.config import ROOT
+
+GRID = [
+    "attack=badnets", "defense=none", "seed=0,1", "recipe.epochs=60", "dataset.limit_train=200",
+    "dataset.limit_test=100", "pictures=false", "keep_model=false", "trainer=cpu",
+    "trainer.resume_every=0",
+]  # fmt: skip
+SLURM = ["timeout_min=30", "cpus_per_task=1", "gres=gpu:1", "gpus_per_node=null", "poll_s=1"]
+CLUSTER = str(ROOT / "tests" / "slurm" / "cluster.sh")
+
+
+def grid(folder, *arguments, **environment):
+    """A grid whose results lie in `folder`."""
+    command = [sys.executable, "run.py", "-m", *arguments, *GRID, f"paths.outputs={folder}"]
+    output = folder.with_suffix(".log").open("w")
+    threads = {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT,
+        env={**os.environ, **threads, **environment},
+    )  # fmt: skip
+
+
+def ended_well(run, folder):
+    assert run.wait(1200) == 0, folder.with_suffix(".log").read_text()
+    return folder.with_suffix(".log").read_text()
+
+
+def scores(folder):
+    """The victims' scores, by seed."""
+    found = [json.loads(file.read_text()) for file in folder.rglob("result.json")]
+    return {one["seed"]: one["victim"] for one in found}
+
+
+def cells(run, folder):
+    """The cells that run: their processes by seed, once both have saved a state of a training."""
+    for _ in range(6000):
+        assert run.poll() is None, folder.with_suffix(".log").read_text()
+        if len(list(folder.rglob("resume.ckpt"))) == 2:
+            break
+        time.sleep(0.1)
+    found = {}
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if f"paths.outputs={folder}" in words and "-m" not in words[:3]:
+            found |= {seed: process for seed in (0, 1) if f"seed={seed}" in words}
+    return found
+
+
+@pytest.fixture(scope="module")
+def in_process(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("grids") / "in_process"
+    ended_well(grid(folder), folder)
+    return scores(folder)
+
+
+@pytest.fixture
+def slurm(tmp_path):
+    """What its users must know."""
+    pytest.importorskip("submitit", reason="the extra `slurm` is not installed")
+    if os.name != "posix" or os.getuid() or shutil.which("slurmctld") is None:
+        pytest.skip(f"no SLURM is installed, or not by root; the head of {CLUSTER} tells how")
+    asked = [CLUSTER, "start", str(tmp_path / "cluster")]
+    conf = subprocess.run(asked, check=True, stdout=subprocess.PIPE, text=True, timeout=60).stdout
+    yield {"SLURM_CONF": conf.strip()}
+    subprocess.run([CLUSTER, "stop", str(tmp_path / "cluster")], check=True)
+
+
+def test_slurm_requeues_cells_that_resume(tmp_path, slurm, in_process):
+    folder = tmp_path / "slurm"
+    settings = [f"hydra.launcher.{setting}" for setting in SLURM]
+    run = grid(folder, "hydra/launcher=slurm", *settings, **slurm)
+    found = cells(run, folder)
+    assert {process.environ()["CUDA_VISIBLE_DEVICES"] for process in found.values()} == {"0", "1"}
+    of_job = found[1].environ()
+    job = f"{of_job['SLURM_ARRAY_JOB_ID']}_{of_job['SLURM_ARRAY_TASK_ID']}"
+    warned = ["scancel", "--signal=USR2", job]  # as at the end of its time
+    subprocess.run(warned, check=True, env={**os.environ, **slurm})
+    found[0].kill()
+    text = ended_well(run, folder)
+    assert "tried again (exit code -9)" in text
+    assert "tried again" not in text.replace("tried again (exit code -9)", "", 1)
+    for seed in (0, 1):
+        assert "resuming the training" in (folder / "grids" / f"{seed}.log").read_text()
+    assert scores(folder) == in_process
+
+
+def test_ray_tries_a_killed_cell_again(tmp_path, in_process):
+    pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    folder = tmp_path / "ray"
+    run = grid(folder, "hydra/launcher=ray")
+    cells(run, folder)[0].send_signal(signal.SIGKILL)
+    assert "2 done, 0 failed" in ended_well(run, folder)
+    assert "resuming the training" in (folder / "grids" / "0.log").read_text()
+    assert scores(folder) == in_process

@@ -1,0 +1,115 @@
+"""What launchers of clusters share, and how deaths of jobs are told."""
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+
+import psutil
+import pytest
+
+from backdoor_lab.errors import ConfigError
+from backdoor_lab.run import cluster, slurm, slurm_cell
+from backdoor_lab.run.cluster import waves
+from backdoor_lab.run.pool import Work
+from backdoor_lab.run.worker import killed, run_child
+from hydra_plugins.backdoor_lab_ray import RayLauncher
+from hydra_plugins.backdoor_lab_slurm import SlurmLauncher
+
+CELLS = [Work(number, (f"cell={number}",), victim) for number, victim in enumerate("abacb")]
+
+
+def test_the_first_cell_of_each_victim_goes_ahead():
+    makers, rest = waves(CELLS)
+    assert [work.number for work in makers] == [0, 1, 3]
+    assert [work.number for work in rest] == [2, 4]
+
+
+def test_arrays_are_no_larger_than_slurm_takes(monkeypatch):
+    monkeypatch.setattr(slurm, "ARRAY", 2)
+    numbers = [[work.number for work in array] for array in slurm.arrays(CELLS)]
+    assert numbers == [[0, 1], [3], [2, 4]]
+
+
+@pytest.mark.parametrize(
+    ("launcher", "extra"),
+    [(RayLauncher(None, None, 1, 2), "ray"), (SlurmLauncher(1, 2, 1.0), "slurm")],
+)
+def test_a_missing_package_is_a_sentence_that_names_the_extra(monkeypatch, launcher, extra):
+    monkeypatch.setattr(cluster, "find_spec", lambda name: None)
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    with pytest.raises(ConfigError, match=rf"pip install '\.\[{extra}\]'"):
+        launcher.setup(hydra_context=None, task_function=None, config=None)
+
+
+def test_slurm_is_refused_where_there_is_none(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(ConfigError, match="finds no sbatch"):
+        SlurmLauncher(1, 2, 1.0).setup(hydra_context=None, task_function=None, config=None)
+
+
+def test_a_child_gets_its_environment_and_leaves_its_exit_code(tmp_path):
+    code = "import os, sys; print(os.environ['A'], flush=True); sys.exit(3)"
+    command = [sys.executable, "-c", code]
+    assert run_child(command, {"A": "b"}, tmp_path / "logs" / "0.log") == 3
+    assert (tmp_path / "logs" / "0.log").read_text() == "b\n"
+
+
+def test_a_child_is_deaf_to_warnings_and_ends_with_its_worker(tmp_path):
+    warned = "import os, signal, time; os.kill(os.getpid(), signal.SIGUSR2); print(os.getpid())"
+    code = f"{warned}; os.sys.stdout.flush(); time.sleep(600)"
+    said = tmp_path / "0.log"
+
+    def interrupt():
+        while not (said.exists() and said.read_text().endswith("\n")):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        run_child([sys.executable, "-c", code], {}, said)
+    assert not psutil.pid_exists(int(said.read_text()))
+    assert killed(-signal.SIGTERM)
+    assert not killed(1)
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [("0", "done"), ("1", "failed"), ("-9", "tried again"), ("137", "tried again"), (None, "no")],
+)
+def test_a_job_that_died_is_sent_once_more(monkeypatch, tmp_path, caplog, code, words):
+    monkeypatch.setattr(slurm_cell, "VISIBLE", 0.0)
+    queue = slurm.Queue([], tmp_path, {}, requeued=1, tries=2, poll=0.0, used={0: 1})
+    sent = []
+    monkeypatch.setattr(queue, "send", sent.extend)
+    if code is not None:
+        queue.code(CELLS[0]).write_text(code)
+    with caplog.at_level(logging.INFO):
+        again = queue.again(CELLS[0])
+    assert again == (code not in ("0", "1"))
+    assert sent == CELLS[: int(again)]
+    assert words in caplog.text
+    queue.used[0] = 2
+    assert not queue.again(CELLS[0])
+
+
+def test_jobs_are_gone_only_if_the_queue_answers(monkeypatch, tmp_path):
+    queue = slurm.Queue([], tmp_path, {}, 1, 2, 0.0, jobs=dict(zip("ab", CELLS, strict=False)))
+    for name, body in {"good": "echo b", "bad": "exit 1"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "squeue").write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bad"))
+    assert queue.gone() == []
+    monkeypatch.setenv("PATH", str(tmp_path / "good"))
+    assert queue.gone() == ["a"]
+
+
+def test_ray_frees_all_cells_behind_a_victim_or_the_next_maker():
+    on_ray = pytest.importorskip("backdoor_lab.run.on_ray", reason="the extra `ray` is missing")
+    behind = list(CELLS[:3])
+    assert on_ray.next_after(False, behind) == CELLS[:1]
+    assert on_ray.next_after(True, behind) == CELLS[1:3]
+    assert behind == []
