@@ -1,10 +1,11 @@
 """What grids cost beside their cells: checking, judging, restarting, and the ways to run them.
 
     python -m benchmarks.grids check --cells 10000     # no training: records are made up
-    python -m benchmarks.grids run                     # 12 tiny cells, in process and in the pool
+    python -m benchmarks.grids run                     # 12 tiny cells by each way; the same numbers
 
 Each adds its rows to `benchmarks/grids.md`. Seconds of the CPU stand beside those of the wall,
-because they are what a machine that is shared with others leaves comparable.
+because they are what a machine that is shared with others leaves comparable; the pool's are not
+counted, whose children belong to a server.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import date
+from functools import partial
 from pathlib import Path
+from shlex import join
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -43,8 +46,9 @@ TINY = [
     "trainer.fast_dev_run=true", *QUIET,
 ]  # fmt: skip
 WAYS = {
+    "in process, 1 thread": ("1", ["hydra/launcher=basic"]),
     "in process, 2 threads": ("2", ["hydra/launcher=basic"]),
-    "pool, 2 places of 1 thread": ("1", ["hydra/launcher=pool"]),
+    "pool, a place of 1 thread a core": ("1", ["hydra/launcher=pool"]),
 }
 
 
@@ -95,23 +99,23 @@ def finish(cells: Sequence[Cell]) -> None:
         Record("purify", {}, 0, "", made_from, victim=scores, purified=scores).write(cell.folder)
 
 
-def run(outputs: Path) -> list[Sequence[object]]:
+def run(ways: Sequence[str], outputs: Path) -> list[Sequence[object]]:
     """Rows: tiny cells by each way, twice: the second time they are finished."""
     rows, scores = [], []
-    for number, (name, (threads, chosen)) in enumerate(WAYS.items()):
-        folder = outputs / str(number)
+    for name in ways:
+        threads, chosen = WAYS[name]
+        folder = outputs / name.replace(" ", "_").replace(",", "")
         command = [sys.executable, "run.py", "-m", *chosen, *TINY, f"paths.outputs={folder}"]
-        call = {"cwd": ROOT, "check": True, "env": {**os.environ, "OMP_NUM_THREADS": threads}}
+        environment = {**os.environ, "OMP_NUM_THREADS": threads}
+        start = partial(subprocess.run, command, cwd=ROOT, check=True, env=environment)
         for what in ("", ", finished"):
-            _, wall, cpu = measured(lambda: subprocess.run(command, **call))  # noqa: B023
+            _, wall, cpu = measured(start)
             records = collect(folder / "runs").values()
             spent = sum(record.spent.seconds["total"] for record in records)
-            share = f"{spent:.0f} s" if not what else ""
-            rows.append(
-                (f"{len(records)} tiny cells, {name}{what}", f"{wall:.1f}", f"{cpu:.1f}", share)
-            )
+            title = f"{len(records)} tiny cells, {name}{what}"
+            rows.append((title, f"{wall:.1f}", f"{cpu:.1f}", "" if what else f"{spent:.0f} s"))
         scores.append([(record.victim, record.purified) for record in records])
-    assert scores[0] == scores[1], "the ways give other numbers"
+    assert all(one == scores[0] for one in scores), "the ways give other numbers"
     return rows
 
 
@@ -119,13 +123,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["check", "run"])
     parser.add_argument("--cells", type=int, default=10_000)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     chosen = parser.parse_args()
     register()
-    heads = ["", "wall s", "CPU s", "parent MB" if chosen.what == "check" else "in the cells"]
+    heads = [
+        "",
+        "wall s",
+        "CPU s",
+        "parent MB" if chosen.what == "check" else "in the cells, summed",
+    ]
     with initialize_config_dir(str(CONF), version_base="1.3"), TemporaryDirectory() as folder:
         outputs = Path(folder)
-        rows = check(chosen.cells, outputs) if chosen.what == "check" else run(outputs)
-    made = f"Made on {date.today()} by `python -m benchmarks.grids {' '.join(sys.argv[1:])}`"
+        rows = check(chosen.cells, outputs) if chosen.what == "check" else run(chosen.ways, outputs)
+    made = f"Made on {date.today()} by `python -m benchmarks.grids {join(sys.argv[1:])}`"
     load = f"load average {os.getloadavg()[1]:.1f}"
     with PAGE.open("a") as page:
         page.write(f"\n{made}, {machine()}, {load}.\n\n{markdown(heads, rows)}\n")

@@ -22,7 +22,7 @@ from backdoor_lab.defenses._base import Defense
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.seeds import generator_for
 from backdoor_lab.training import Recipe, cosine, sgd
-from backdoor_lab.validation import Count, Fraction, NonNegative, Positive, validated
+from backdoor_lab.validation import Count, Momentum, NonNegative, Positive, validated
 
 
 class FST(Defense):
@@ -55,7 +55,7 @@ class FST(Defense):
         augment: bool,
         epochs: Count,
         lr: Positive,
-        momentum: Fraction,
+        momentum: Momentum,
         weight_decay: NonNegative,
         batch_size: Count,
         t_max: Count | None,

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from backdoor_lab.defenses._base import Defense
 from backdoor_lab.training import SAM, Recipe, constant, cosine, waves
-from backdoor_lab.validation import Count, Fraction, NonNegative, Positive, validated
+from backdoor_lab.validation import Count, Fraction, Momentum, NonNegative, Positive, validated
 
 SCHEDULES = {"cosine": cosine, "waves": waves, "constant": constant}
 
@@ -52,7 +52,7 @@ class FTSAM(Defense):
         self,
         epochs: Count,
         lr: Positive,
-        momentum: Fraction,
+        momentum: Momentum,
         weight_decay: NonNegative,
         batch_size: Count,
         rho: NonNegative,

@@ -29,7 +29,7 @@ from backdoor_lab.datasets import ImageSet
 from backdoor_lab.defenses._base import Defense
 from backdoor_lab.seeds import derive, generator_for
 from backdoor_lab.training import Recipe, Tuning, sgd
-from backdoor_lab.validation import Count, Fraction, NonNegative, Positive, validated
+from backdoor_lab.validation import Count, Fraction, Momentum, NonNegative, Positive, validated
 
 GRID = [step / 10 for step in range(1, 10)]
 
@@ -66,7 +66,7 @@ class MCR(Defense):
         end_lr: Positive,
         epochs: Count,
         lr: Positive,
-        momentum: Fraction,
+        momentum: Momentum,
         weight_decay: NonNegative,
         batch_size: Count,
     ) -> None:

@@ -27,7 +27,7 @@ from backdoor_lab.errors import ConfigError
 from backdoor_lab.models import freeze, outputs
 from backdoor_lab.models.stages import outlets
 from backdoor_lab.training import Recipe, Tuning, constant, cosine, multi_step, sgd
-from backdoor_lab.validation import Count, Fraction, NonNegative, Positive, validated
+from backdoor_lab.validation import Count, Momentum, NonNegative, Positive, validated
 
 
 def attention(maps: Tensor, power: float) -> Tensor:
@@ -63,7 +63,7 @@ class NAD(Defense):
         lr: Positive,
         schedule: Literal["steps", "constant", "cosine"],
         t_max: Count | None,
-        momentum: Fraction,
+        momentum: Momentum,
         nesterov: bool,
         weight_decay: NonNegative,
         batch_size: Count,
@@ -119,10 +119,11 @@ class NAD(Defense):
         return model
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """One pass of each, `forward` and no call: `torch.compile` knows a graph without hooks."""
         images, labels = batch
         with torch.no_grad():
-            self.teacher(images)
-        loss = F.cross_entropy(self.model(images), labels)
+            self.teacher.forward(images)
+        loss = F.cross_entropy(self.model.forward(images), labels)
         for beta, layer in zip(self.betas, self.layers, strict=True):
             loss = loss + beta * F.mse_loss(self.given[layer], self.wanted[layer])
         return loss

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from backdoor_lab.datasets import ImageSet
 from backdoor_lab.defenses._scale_masks import ScaleMasks
 from backdoor_lab.training import Recipe, Tuning, constant, multi_step, sgd
-from backdoor_lab.validation import Count, Fraction, NonNegative, Positive, validated
+from backdoor_lab.validation import Count, Fraction, Momentum, NonNegative, Positive, validated
 
 
 class Unlearning(Tuning):
@@ -74,7 +74,7 @@ class RNP(ScaleMasks):
         unlearn_epochs: Count,
         unlearn_lr: Positive,
         unlearn_until: Fraction,
-        momentum: Fraction,
+        momentum: Momentum,
         weight_decay: NonNegative,
         recover_epochs: Count,
         recover_lr: Positive,

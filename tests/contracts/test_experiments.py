@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 
 from backdoor_lab.config import CONF
 from backdoor_lab.config.choices import folder_of
-from backdoor_lab.run.grid import combinations
+from backdoor_lab.run.cells import combinations
 from tests.conftest import names
 
 GRIDS = [name for name in names("experiment") if "table" in name]

@@ -30,6 +30,33 @@ UNIBP = {
     "prune_from": "victim", "mask": True, "epochs": 20, "lr": 0.001, "lr_floor": 0.0002,
     "momentum": 0.9, "batch_size": 128,
 }  # fmt: skip
+NPD = {
+    "layer": None, "polarizer": "convbn", "warm_epochs": 5, "warm_lr": 1e-4, "epochs": 50,
+    "lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4, "batch_size": 128,
+    "batch_statistics": False,
+    "adversary": {"norm": "l2", "radius": 3.0, "start": "zero", "steps": 2, "step": 0.1,
+                  "sign": True, "stop_rate": 0.6},
+    "weights": {"clean": 1.0, "answer": 0.4, "wrong": 0.4, "target": 0.4},
+}  # fmt: skip
+NPD_GTSRB = NPD | {
+    "adversary": NPD["adversary"] | {"radius": 5.0},
+    "weights": {"clean": 1.0, "answer": 0.5, "wrong": 0.5, "target": 0.5},
+}
+NPD_TINY_GIC = NPD | {
+    "warm_epochs": 0,
+    "adversary": NPD["adversary"] | {"radius": 6.0},
+    "weights": {"clean": 1.0, "answer": 1.0, "wrong": 0.1, "target": 0.1},
+}
+NPD_TINY = NPD_TINY_GIC | {
+    "adversary": NPD_TINY_GIC["adversary"] | {"sign": False},
+    "batch_statistics": True,
+}
+TSBD = {
+    "neurons": 0.15, "weights": 0.7, "unlearn_lr": 1e-4, "unlearn_epochs": 1000, "chance": None,
+    "r": 0.05, "alpha": 0.7, "epochs": 20, "lr": 0.01, "momentum": 0.9, "weight_decay": 0.0,
+    "batch_size": 256,
+}  # fmt: skip
+TSBD_UNIBP = TSBD | {"lr": 0.002}
 IBAU = {"terms": 5, "inner_step": 0.1, "ascent_lr": 10, "penalty": 0.001, "share": 0.01}
 IBAU_BB = IBAU | {
     "rounds": 5, "lr": 1e-4, "amsgrad": True, "batch_size": 256, "space": "normalised",
@@ -138,6 +165,17 @@ TABLE = [
     ("unibp", "gtsrb", "ft", FT_UNIBP, SEEN10),
     ("unibp", "cifar10", "anp", ANP_UNIBP, SEEN10),  # iterations of BackdoorBench; unstated
     ("unibp", "gtsrb", "anp", ANP_UNIBP, SEEN10),
+    ("bb", "cifar10", "npd", NPD, SEEN5),
+    ("bb", "gtsrb", "npd", NPD_GTSRB, SEEN5),
+    ("bb", "tiny_imagenet", "npd", NPD_TINY, SEEN5),
+    ("bb", "cifar100", "npd", NPD | {"batch_size": 256, "epochs": 100}, SEEN5),
+    ("bb", "digits", "npd", NPD, SEEN5),
+    ("gic", "cifar10", "npd", NPD, SEEN5),
+    ("gic", "gtsrb", "npd", NPD_GTSRB, SEEN5),
+    ("gic", "tiny_imagenet", "npd", NPD_TINY_GIC, SEEN5),
+    ("none", "cifar10", "tsbd", TSBD, {}),  # the authors' code
+    ("unibp", "cifar10", "tsbd", TSBD_UNIBP, SEEN10),
+    ("unibp", "gtsrb", "tsbd", TSBD_UNIBP, SEEN10),
     ("bb", "cifar10", "i_bau", IBAU_BB, SEEN5),
     ("bb", "gtsrb", "i_bau", IBAU_BB, SEEN5),
     ("bb", "tiny_imagenet", "i_bau", IBAU_BB, SEEN5),

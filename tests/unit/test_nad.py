@@ -9,6 +9,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from pydantic import ValidationError
 from torch import nn
+from torch.func import functional_call
 
 from backdoor_lab.config import CONF
 from backdoor_lab.datasets import DataSpec
@@ -291,6 +292,24 @@ def test_bad_values_are_refused(defense, change):
 def test_no_weights_at_all_are_refused(defense):
     with pytest.raises(ConfigError, match=r"betas=\[\]"):
         defense(betas=[])
+
+
+def test_graphs_that_were_compiled_without_hooks_are_passed_by(tuned, engine, monkeypatch):
+    """As `torch.compile` does, which takes the student for the teacher that it has seen before."""
+
+    def compiled(self):
+        twin = Tiny()
+
+        def call(images):
+            twin.train(self.training)
+            return functional_call(twin, self.state_dict(keep_vars=True), images)
+
+        self._compiled_call_impl = call
+
+    expected = tuned()
+    monkeypatch.setattr(engine, "compile", True)
+    monkeypatch.setattr(Tiny, "compile", compiled)
+    torch.testing.assert_close(tuned(), expected)
 
 
 def test_no_hook_stays_when_a_training_fails(defense, aux, monkeypatch):

@@ -27,7 +27,16 @@ from backdoor_lab.defenses.fp.channels import entries, last_map, last_stage
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.models import watched
 from backdoor_lab.training import Recipe, backdoorbench, sgd
-from backdoor_lab.validation import Count, Fraction, Index, NonNegative, Positive, Rate, validated
+from backdoor_lab.validation import (
+    Count,
+    Fraction,
+    Index,
+    Momentum,
+    NonNegative,
+    Positive,
+    Rate,
+    validated,
+)
 
 
 class FP(Defense):
@@ -62,7 +71,7 @@ class FP(Defense):
         tuned: Literal["all", "stage"],
         epochs: Index,
         lr: Positive,
-        momentum: Fraction,
+        momentum: Momentum,
         weight_decay: NonNegative,
         batch_size: Count,
         t_max: Count | None,
