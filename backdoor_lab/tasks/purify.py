@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from backdoor_lab.evaluation.costs import PeakMemory, measure
-from backdoor_lab.evaluation.doubts import doubt_auxiliary, doubt_victim
+from backdoor_lab.evaluation.doubts import doubt_answers, doubt_auxiliary, doubt_victim
 from backdoor_lab.evaluation.examination import Examination, evaluate
 from backdoor_lab.evaluation.scores import defense_effectiveness
 from backdoor_lab.models import Classifier, load_purified, save_purified
@@ -43,6 +43,8 @@ class Purify(Task):
         aux = parts.aux.draw(data, victim.poisoned, seed)
         exam = Examination.of(data, victim.attack)
         doubt_auxiliary(aux, exam.target, exam.classes)
+        if aux.images is not None and len(aux.images):
+            doubt_answers(engine.predict(victim.model, aux.images).argmax(1), exam.classes)
         aux = parts.calibration.calibrate(victim.model, aux, engine, derive(seed, "calibration"))
         job.lap("calibration")
         with PeakMemory(engine.device) as memory:
