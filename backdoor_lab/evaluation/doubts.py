@@ -58,8 +58,8 @@ def doubt_answers(answers: Tensor, classes: Sequence[str]) -> None:
     share = counts.max().item() / len(answers)
     if share > ALIKE:
         log.warning(
-            "the victim takes %.0f %% of the auxiliary images for class %s: they trigger it, are of "
-            "few classes, or are unlike all that it has seen",
+            "the victim takes %.0f %% of the auxiliary images for class %s: they trigger it, are "
+            "of few classes, or are unlike all that it has seen",
             100 * share,
             classes[int(counts.argmax())],
         )
