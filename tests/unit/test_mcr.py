@@ -8,7 +8,8 @@ from torch import nn
 from torch.func import functional_call
 
 from backdoor_lab.aux_data import AuxiliarySet
-from backdoor_lab.defenses.mcr import GRID, MCR, bezier, chain, late_fall, mixture
+from backdoor_lab.defenses.mcr.curves import bezier, chain, late_fall, mixture
+from backdoor_lab.defenses.mcr.mcr import GRID, MCR
 from backdoor_lab.errors import ConfigError
 from tests.tiny import SPEC, Tiny, tiny_aux
 

@@ -12,8 +12,7 @@ Differs   one end is the victim, the other its fine-tuned copy, as in BCU and Ba
 from __future__ import annotations
 
 from copy import deepcopy
-from functools import reduce
-from math import ceil, comb
+from math import ceil
 from typing import Annotated, Any, Literal
 
 import torch
@@ -21,12 +20,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 from backdoor_lab.aux_data import AuxiliarySet
 from backdoor_lab.datasets import ImageSet
 from backdoor_lab.defenses._base import Defense
+from backdoor_lab.defenses.mcr.curves import bezier, chain, late_fall, mixture
 from backdoor_lab.seeds import derive, generator_for
 from backdoor_lab.training import Recipe, Tuning, sgd
 from backdoor_lab.validation import Count, Fraction, Momentum, NonNegative, Positive, validated
@@ -155,33 +153,3 @@ class MCR(Defense):
         shares = self.shares(t, self.points)
         self.details |= {"t": t, "shares": [round(share, 4) for share in shares]}
         return model.requires_grad_(True).eval()
-
-
-def mixture(shares: list[float], models: list[list[Tensor]]) -> list[Tensor]:
-    """The sum of `models`, lists of tensors of the same shapes, times their `shares`."""
-    return [
-        reduce(torch.add, (share * weight for share, weight in zip(shares, weights, strict=True)))
-        for weights in zip(*models, strict=True)
-    ]
-
-
-def bezier(t: float, points: int) -> list[float]:
-    """Shares of n + 1 points at t on their Bezier curve: binom(n, i) t^i (1 - t)^(n - i)."""
-    n = points - 1
-    return [comb(n, i) * t**i * (1 - t) ** (n - i) for i in range(points)]
-
-
-def chain(t: float, points: int) -> list[float]:
-    """Shares of n + 1 points at t on the straight lines between them: max(0, 1 - |t n - i|)."""
-    n = points - 1
-    return [max(0.0, 1 - abs(t * n - i)) for i in range(points)]
-
-
-def late_fall(optimizer: Optimizer, epochs: int, steps: int) -> dict[str, Any]:
-    """The whole rate in the first half; from there straight to a hundredth at nine tenths."""
-    del steps
-
-    def factor(epoch: int) -> float:
-        return min(1.0, max(0.01, 1 - 0.99 * ((epoch + 1) / epochs - 0.5) / 0.4))
-
-    return {"scheduler": LambdaLR(optimizer, factor), "interval": "epoch"}
