@@ -1,4 +1,4 @@
-"""The one error that users are meant to read."""
+"""The errors that users are meant to read."""
 
 from hydra.errors import CompactHydraException
 
@@ -8,6 +8,10 @@ class ConfigError(CompactHydraException):
 
     The sentence names the key, what was given and what is allowed.
     """
+
+
+class DivergedError(ConfigError):
+    """A training, or a model's answers, that are not finite."""
 
 
 def spelled(method: object) -> str:

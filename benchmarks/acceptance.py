@@ -1,11 +1,12 @@
-"""The acceptance table: every defense beside its controls, on the embedded data.
+"""Tables of defenses beside their controls, on the embedded data.
 
-    python -m benchmarks.acceptance                    # mnist, seeds 0 to 2
+    python -m benchmarks.acceptance                            # controls: mnist, seeds 0 to 2
     python -m benchmarks.acceptance --dataset digits --seeds 0
+    python -m benchmarks.acceptance --table defenses           # every defense, with reserved images
 
 Runs the grids through the command line (finished cells are not repeated), reads their records and
-writes `benchmarks/acceptance_<dataset>.md`. Strengths were chosen on seeds from 100 up. A row is
-worth a claim where it beats `ft_matched`, `ft_tuned` and the random choice beside it.
+writes `benchmarks/<table>_<dataset>.md`. Strengths were chosen on seeds from 100 up. A row is worth
+a claim where it beats `ft_matched`, `ft_tuned` and the random choice beside it.
 """
 
 from __future__ import annotations
@@ -20,25 +21,38 @@ from pathlib import Path
 
 from backdoor_lab.config import ROOT
 from backdoor_lab.records import Record, collect, mean_sd
-from benchmarks.common import machine, markdown
+from benchmarks.common import machine, markdown, names
 
 ATTACKS = "attack=badnets,wanet,sig"
-GRIDS = [
-    ["defense=ft_matched,ft_tuned,anp,bcu,unibp,unibp_random", "aux=seen,external"],
-    ["defense=clp", "aux=none"],
-]
+WITHOUT_DATA = ["clp", "cc", "aft"]
+TABLES = {
+    "controls": [
+        ["defense=ft_matched,ft_tuned,anp,bcu,unibp,unibp_random", "aux=seen,external"],
+        ["defense=clp", "aux=none"],
+    ],
+    "defenses": [
+        [f"defense={','.join(names('defense', without=['none', *WITHOUT_DATA]))}", "aux=reserved"],
+        [f"defense={','.join(WITHOUT_DATA)}", "aux=none"],
+    ],
+    "kinds": [
+        [
+            f"defense={','.join(names('defense', without=['none', *WITHOUT_DATA]))}",
+            f"aux={','.join(names('aux_data', without=['none']))}",
+        ],
+    ],
+}
 GROUPS = ("attack", "defense", "aux")
 RATES = ("acc", "asr", "acc_target", "acc_worst")
 HEADS = (
     *GROUPS, "n", "victim ACC", "ASR", "target", "worst", "purified ACC", "ASR", "target", "worst",
-    "DER", "seconds",
+    "DER", "seconds", "MB",
 )  # fmt: skip
 
 
-def run_grids(outputs: Path, dataset: str, seeds: str) -> None:
+def run_grids(grids: list[list[str]], outputs: Path, dataset: str, seeds: str) -> None:
     """Fill `outputs`; what is there already is kept."""
     common = [f"dataset={dataset}", f"seed={seeds}", "pictures=false", "keep_model=false"]
-    for grid in GRIDS:
+    for grid in grids:
         command = [sys.executable, "run.py", "-m", ATTACKS, *grid, *common]
         subprocess.run([*command, f"paths.outputs={outputs}"], cwd=ROOT, check=True)
 
@@ -57,29 +71,41 @@ def row(key: tuple[str, ...], found: list[Record]) -> list[object]:
     victims = [mean_sd([getattr(one.victim, rate) for one in found]) for rate in RATES]
     purified = [mean_sd([getattr(one.purified, rate) for one in found]) for rate in (*RATES, "der")]
     seconds = mean_sd([one.spent.seconds.get("purify") for one in found], 1)
-    return [*key, len(found), *victims, *purified, seconds]
+    memory = mean_sd([one.spent.memory_mb for one in found], 1, 0)
+    return [*key, len(found), *victims, *purified, seconds, memory]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--table", choices=TABLES, default="controls")
     parser.add_argument("--dataset", default="mnist")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--table-only", action="store_true", help="of what is there already")
     chosen = parser.parse_args()
     outputs = ROOT / "outputs" / f"acceptance_{chosen.dataset}"
     if not chosen.table_only:
-        run_grids(outputs, chosen.dataset, chosen.seeds)
+        run_grids(TABLES[chosen.table], outputs, chosen.dataset, chosen.seeds)
+    kept = [record for record in collect(outputs).values() if belongs(record, TABLES[chosen.table])]
     text = [
         f"# {chosen.dataset}: defenses and their controls",
         "Mean ± standard deviation over n seeds, percent; `target` and `worst` are the accuracy on "
         "clean images of the target class and of the worst class: an ASR that fell because a class "
-        "was forgotten is no purification. Seconds are the defense's own.",
-        f"Made on {date.today()} by `python -m benchmarks.acceptance --dataset {chosen.dataset} "
-        f"--seeds {chosen.seeds}`, {machine()}.",
-        table(collect(outputs).values()),
+        "was forgotten is no purification. Seconds are the defense's own, MB what it held at most.",
+        f"Made on {date.today()} by `python -m benchmarks.acceptance --table {chosen.table} "
+        f"--dataset {chosen.dataset} --seeds {chosen.seeds}`, {machine()}.",
+        table(kept),
     ]
-    file = Path(__file__).with_name(f"acceptance_{chosen.dataset}.md")
+    file = Path(__file__).with_name(f"{chosen.table}_{chosen.dataset}.md")
     file.write_text("\n\n".join(text) + "\n")
+
+
+def belongs(record: Record, grids: list[list[str]]) -> bool:
+    """Whether one of the grids makes a record."""
+    for grid in grids:
+        asked = dict(choice.split("=") for choice in grid)
+        if all(record.choices.get(key) in names.split(",") for key, names in asked.items()):
+            return True
+    return False
 
 
 if __name__ == "__main__":

@@ -12,10 +12,15 @@ from omegaconf import DictConfig
 from backdoor_lab.config import CONF, register, versions
 
 
+def names(folder: str, without: Sequence[str] = ()) -> list[str]:
+    """Every name of a group, but for some."""
+    found = sorted(file.stem for file in (CONF / folder).glob("*.yaml"))
+    return [name for name in found if name not in without]
+
+
 def attack_names() -> list[str]:
     """Every attack, clean training first: others start from its model."""
-    names = sorted(file.stem for file in (CONF / "attack").glob("*.yaml"))
-    return sorted(names, key=lambda name: name != "none")
+    return ["none", *names("attack", without=["none"])]
 
 
 def composed(*overrides: str) -> DictConfig:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from hydra.core.utils import JobReturn, JobStatus, configure_log
+from hydra.core.utils import JobReturn, configure_log
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 
 class PoolLauncher(Launcher):
-    """Runs cells as `python run.py ...`, so that a crash costs one cell and CUDA is fresh.
+    """Runs each cell as a `python run.py ...` of its own: a crash costs one, and CUDA is fresh.
 
     Args:
         per_gpu: cells at once on each GPU that is visible.
@@ -24,37 +23,23 @@ class PoolLauncher(Launcher):
 
     def __init__(self, per_gpu: int, threads: int, tries: int) -> None:
         self.per_gpu, self.threads, self.tries = per_gpu, threads, tries
-        self.context: HydraContext
         self.config: DictConfig
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        del task_function  # a child finds it by itself
-        self.context, self.config = hydra_context, config
+        del hydra_context, task_function  # a child finds them by itself
+        self.config = config
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        from backdoor_lab.config.identity import victim_identity
-        from backdoor_lab.digests import digest
-        from backdoor_lab.run.finished import State, state_of
-        from backdoor_lab.run.pool import Pool, Work, places
+        from backdoor_lab.run.launching import endings, works
+        from backdoor_lab.run.ledger import place
+        from backdoor_lab.run.pool import Pool, places
 
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        waiting = []
-        for number, overrides in enumerate(job_overrides, start=initial_job_idx):
-            cfg = self.context.config_loader.load_sweep_config(self.config, list(overrides))
-            folder = Path(cfg.hydra.sweep.dir) / cfg.hydra.sweep.subdir
-            if state_of(cfg, folder)[1] is not State.CURRENT:
-                waiting.append(Work(number, tuple(overrides), digest(victim_identity(cfg))))
-        logs = Path(self.config.hydra.sweep.dir).parent / "grids"
-        command = [sys.executable, str(Path(sys.argv[0]).resolve())]
-        Pool(command, places(self.per_gpu, self.threads), logs, self.tries).run(waiting)
-        return [self._ended(list(overrides)) for overrides in job_overrides]
-
-    def _ended(self, overrides: list[str]) -> JobReturn:
-        """Ended, well or not: the grid is judged by the records that its cells left."""
-        ended: Any = JobReturn(overrides=overrides, status=JobStatus.COMPLETED)
-        ended.return_value = None
-        return ended
+        cells = works(self.config, job_overrides, initial_job_idx)
+        script, spots = Path(sys.argv[0]).resolve(), places(self.per_gpu, self.threads)
+        logs = place(self.config).with_suffix("")
+        return endings(cells, Pool(script, spots, logs, self.tries).run(list(cells)))

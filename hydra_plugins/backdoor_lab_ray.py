@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 from pathlib import Path
 
 from backdoor_lab.run import cluster
@@ -26,8 +28,15 @@ class RayLauncher(cluster.ClusterLauncher):
     ) -> None:
         self.address, self.num_gpus, self.num_cpus, self.tries = address, num_gpus, num_cpus, tries
 
-    def run(self, command: list[str], waiting: list[Work], logs: Path) -> None:
+    def run(self, command: list[str], waiting: list[Work], logs: Path) -> set[int]:
+        if self.address is None:
+            keep_strangers_out()
         from backdoor_lab.run.on_ray import Needs, RayTasks, connected
 
         with connected(self.address, self.num_gpus) as gpus:
-            RayTasks(command, logs, Needs(gpus, self.num_cpus, self.tries)).run(waiting)
+            return RayTasks(command, logs, Needs(gpus, self.num_cpus, self.tries)).run(waiting)
+
+
+def keep_strangers_out() -> None:
+    """A local Ray listens on all of the machine's addresses; Ray reads this as it is imported."""
+    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))

@@ -45,9 +45,8 @@ class SlurmLauncher(cluster.ClusterLauncher):
             )
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
-    def run(self, command: list[str], waiting: list[Work], logs: Path) -> None:
+    def run(self, command: list[str], waiting: list[Work], logs: Path) -> set[int]:
         from backdoor_lab.run.slurm import Queue
 
-        Queue(command, logs, self.settings, self.max_num_timeout, self.tries, self.poll_s).run(
-            waiting
-        )
+        queue = Queue(command, logs, self.settings, self.max_num_timeout, self.tries, self.poll_s)
+        return queue.run(waiting)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from lightning import Callback, LightningModule, Trainer
 
-from backdoor_lab.errors import ConfigError
+from backdoor_lab.errors import DivergedError
 
 
 class Finite(Callback):
@@ -25,7 +25,7 @@ class Finite(Callback):
             learnt.append(trainer.callback_metrics["loss"])
         device = pl_module.device
         if not torch.stack([tensor.isfinite().all().to(device) for tensor in learnt]).all():
-            raise ConfigError(
+            raise DivergedError(
                 f"{self.title}: loss or weights are not finite after epoch "
                 f"{trainer.current_epoch + 1} of {trainer.max_epochs}, and nothing is kept; "
                 "allowed: settings that converge, such as a lower lr"

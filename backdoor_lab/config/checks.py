@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from functools import cache
@@ -13,11 +13,14 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from backdoor_lab.config.choices import defaults, names
+from backdoor_lab.config.facts import FACTS
 from backdoor_lab.config.places import CONF
 from backdoor_lab.config.schema import Schema
 from backdoor_lab.errors import ConfigError
 
 READ = re.compile(r"\$\{value_for:([\w.]+),")
+WINNERS = {"aux.ratio": ("aux.size", "aux.per_class"), "aux.per_class": ("aux.size",)}
+DEFENDER = ("defense", "aux", "calibration", "defender_seed")  # a task may do without them
 PRESETS = ("protocol", "experiment")  # hold values for others, build nothing
 NAME = re.compile(r"\w[\w.+ -]{0,99}")
 
@@ -30,8 +33,7 @@ def refuse(cfg: DictConfig) -> None:
     """
     refuse_unknown(cfg)
     refuse_missing(cfg)
-    if cfg.seed < 0:
-        raise ConfigError(f"seed={cfg.seed} is negative; allowed: 0 or more")
+    refuse_seed(cfg)
     for group in (group for group in defaults() if OmegaConf.is_config(cfg.get(group))):
         for key, value in numbers(OmegaConf.to_container(cfg[group], resolve=True), group):
             if not math.isfinite(value):
@@ -41,6 +43,12 @@ def refuse(cfg: DictConfig) -> None:
             f"dataset.name={cfg.dataset.name!r} is no name of a folder; allowed: letters, digits "
             "and . _ + - (not first)"
         )
+
+
+def refuse_seed(cfg: DictConfig) -> None:
+    """Refuse what no generator can be seeded with."""
+    if cfg.seed < 0:
+        raise ConfigError(f"seed={cfg.seed} is negative; allowed: 0 or more")
 
 
 def refuse_missing(cfg: DictConfig) -> None:
@@ -80,14 +88,30 @@ def refuse_unknown(cfg: DictConfig) -> None:
     for key in map(str, cfg):
         if key not in known:
             raise ConfigError(f"{key} is no key; allowed: {near(key, known)}")
-    read = values_read() | set(READ.findall(OmegaConf.to_yaml(cfg)))
     for method, values in cfg.values_for.items():
         for key in values or {}:
             name = f"{method}.{key}"
+            if name in values_read():
+                continue
+            read = values_read() | set(READ.findall(OmegaConf.to_yaml(cfg)))  # this takes long
             if name not in read:
                 raise ConfigError(
                     f"values_for.{name} is read by nothing; allowed: {near(name, read)}"
                 )
+
+
+def without_effect(cfg: DictConfig, typed: Sequence[str]) -> Iterator[str]:
+    """What was typed and changes nothing, in a sentence each."""
+    decisive = (cfg.task.get(FACTS) or {}).get("groups", [])
+    ignored = [group for group in DEFENDER if group not in decisive]
+    for one in typed:
+        key = one.lstrip("+~").partition("=")[0]
+        group = key.replace("@", ".").partition(".")[0]
+        if group in ignored or (group == "then" and "defense" in ignored):
+            yield f"{one} has no effect: this task does without {group}"
+        for winner in WINNERS.get(key, ()):
+            if OmegaConf.select(cfg, winner) is not None:
+                yield f"{one} has no effect: {winner} is given, and wins"
 
 
 @cache

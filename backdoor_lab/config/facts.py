@@ -29,3 +29,8 @@ def fact(node: DictConfig | None, name: str, default: Any = None) -> Any:
             return found
         node = node.get("inner")
     return default
+
+
+def looks(cfg: DictConfig) -> bool:
+    """Whether the task only looks at what runs have left."""
+    return bool((cfg.task.get(FACTS) or {}).get("looks"))

@@ -10,7 +10,7 @@ from backdoor_lab.config.facts import FACTS
 from backdoor_lab.config.identity import run_identity
 from backdoor_lab.digests import digest
 
-DEFAULTS = {"task": "purify", "victim": "trained", "calibration": "none"}
+DEFAULTS = {"task": "purify", "victim": "trained", "calibration": "none", "evaluation": "standard"}
 
 
 def run_name(*, _root_: DictConfig) -> str:

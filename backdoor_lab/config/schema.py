@@ -9,6 +9,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
 from backdoor_lab.config.catalogue import catalogue
+from backdoor_lab.config.hardware import launcher_here
 from backdoor_lab.config.names import run_name
 from backdoor_lab.config.places import CONF, ROOT
 from backdoor_lab.config.resolvers import (
@@ -54,6 +55,7 @@ class Schema:
     then: Any = None
     aux: Any = None
     calibration: Any = None
+    evaluation: Any = None
     trainer: Any = None
     logger: Any = None
     export: Any = None
@@ -66,6 +68,6 @@ def register() -> None:
     for file in sorted((CONF / "aux_data").glob("*.yaml")):
         store.store(group="aux", name=file.stem, node=OmegaConf.load(file), provider=file.name)
     resolvers = (value_for, for_dataset, for_attack, by_fact, by_ratio, setting_of, run_name)
-    for resolver in (*resolvers, catalogue):
+    for resolver in (*resolvers, catalogue, launcher_here):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
     OmegaConf.register_new_resolver("project", lambda: str(ROOT), replace=True)

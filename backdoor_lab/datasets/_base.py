@@ -6,14 +6,17 @@ import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
 from torch import Tensor
 
 from backdoor_lab.datasets._images import DataSpec, ImageSet, evenly, stratified, without
 from backdoor_lab.seeds import generator_for
-from backdoor_lab.validation import Count, Fraction, Index, validated
+from backdoor_lab.validation import NUMBER, Count, Index, validated
 
+Classes = Annotated[int, NUMBER, Field(ge=2)]
+Share = Annotated[float, NUMBER, Field(ge=0, lt=1)]
 Part = Literal["train", "test"]
 RESERVED: dict[Part, float] = {"train": 0.05, "test": 0.5}  # GIC; BCU
 
@@ -79,13 +82,13 @@ class Dataset(ABC):
         self,
         name: str,
         image_size: Count,
-        num_classes: Count | None,
+        num_classes: Classes | None,
         mean: tuple[float, ...],
         std: tuple[float, ...],
         padding: Index,
         flip: bool,
         split_seed: int,
-        reserved: Fraction | None,
+        reserved: Share | None,
         reserved_from: Part,
         limit_train: Count | None,
         limit_test: Count | None,
@@ -109,6 +112,17 @@ class Dataset(ABC):
             ConfigError: names the key, what was given and what is allowed.
         """
 
+    def expected(self) -> DataSpec | None:
+        """What can be told before the files are read; None where they must say the classes."""
+        if self.num_classes is None:
+            return None
+        names = tuple(map(str, range(self.num_classes)))
+        return self._spec(names, (len(self.mean), self.image_size, self.image_size))
+
+    def _spec(self, classes: tuple[str, ...], shape: tuple[int, int, int]) -> DataSpec:
+        facts = (self.mean, self.std, self.padding, self.flip)
+        return DataSpec(self.name, classes, shape, *facts)
+
     @abstractmethod
     def read(self) -> RawImages:
         """The images, decoded and resized to `image_size`."""
@@ -127,11 +141,8 @@ class Dataset(ABC):
         draw = generator_for(self.split_seed, "reserved")
         held = stratified(whole.labels, self.reserved, draw)
         parts[self.reserved_from] = whole.take(without(len(whole), held))
-        spec = DataSpec(
-            self.name, raw.classes, train.shape, self.mean, self.std, self.padding, self.flip
-        )
         return Data(
-            spec,
+            self._spec(raw.classes, train.shape),
             train=parts["train"],
             reserved=whole.take(held),
             test=parts["test"],

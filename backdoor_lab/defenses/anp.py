@@ -2,31 +2,34 @@
 
 Paper     Wu & Wang, "Adversarial Neuron Pruning Purifies Backdoored Deep Models", NeurIPS 2021
 Differs   batches without replacement, epoch by epoch, instead of with it; the threshold is chosen
-          by accuracy on held-out auxiliary images, where BackdoorBench looks at test ACC and ASR
+          by accuracy on held-out auxiliary images, where BackdoorBench looks at test ACC and ASR;
+          a channel that `compression` takes out takes its beta along
 """
 
 from __future__ import annotations
 
-from copy import deepcopy
 from math import ceil
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from backdoor_lab.aux_data import AuxiliarySet
 from backdoor_lab.datasets import ImageSet
-from backdoor_lab.defenses._base import Defense, batch_norms
+from backdoor_lab.defenses._compression import check_compression, compress
+from backdoor_lab.defenses._scale_masks import ScaleMasks
 from backdoor_lab.seeds import generator_for
-from backdoor_lab.training import Batches, Manual, Recipe, constant, sgd
-from backdoor_lab.validation import Count, Fraction, NonNegative, Positive, validated
+from backdoor_lab.training import Batches, Recipe, constant, sgd
+from backdoor_lab.validation import (
+    Count,
+    Fraction,
+    Momentum,
+    NonNegative,
+    Positive,
+    Ratio,
+    validated,
+)
 
-GRID = [step / 20 for step in range(19)]
 
-
-class ANP(Defense, Manual):
+class ANP(ScaleMasks):
     """Zeroes the gamma of channels whose mask is at most a threshold; beta stays, nothing is tuned.
 
     Its loop learns masks m in [0, 1] of the scales of a copy of the victim:
@@ -45,9 +48,9 @@ class ANP(Defense, Manual):
         threshold: masks up to it are pruned; None: the largest value of 0, .05, ... .9 that keeps
             the accuracy on held-out auxiliary images.
         acc_ratio: share of that accuracy which may be lost.
+        compression: parameters of the victim, in those of the purified model, whose channels are
+            taken out by their masks; None: they are zeroed only.
     """
-
-    needs_batch_norm = True
 
     @validated
     def __init__(
@@ -56,48 +59,45 @@ class ANP(Defense, Manual):
         steps: Count,
         alpha: Fraction,
         lr: Positive,
-        momentum: Fraction,
+        momentum: Momentum,
         iterations: Count,
         batch_size: Count,
         project: bool,
         threshold: Fraction | None,
         acc_ratio: Fraction,
+        compression: Ratio | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(threshold)
         self.eps, self.steps, self.alpha = eps, steps, alpha
         self.lr, self.momentum = lr, momentum
         self.iterations, self.batch_size = iterations, batch_size
-        self.project, self.threshold, self.acc_ratio = project, threshold, acc_ratio
-        self.least = 2 if threshold is not None else 4  # half may be held out
+        self.project, self.acc_ratio = project, acc_ratio
+        self.compression = compression
+        self.keeps_architecture = compression is None
 
-    def purify(self, model: nn.Module, aux: AuxiliarySet) -> nn.Module:
-        train, held = aux.labelled_data, None
-        if self.threshold is None:
-            train, held = self.hold_out(train)
-        masks = self.search(model, train)
-        threshold = self.threshold if held is None else self.choose(model, masks, held)
-        values = torch.cat(list(masks.values())).cpu()
-        histogram = torch.histc(values, 20, 0, 1).int().tolist()
-        self.details = {"threshold": threshold, "pruned": 0, "masks": histogram}
-        if threshold is None:
-            return model
-        self.details["pruned"] = int((values <= threshold).sum())
-        return pruned(model, masks, threshold)
+    def check_model(self, model: nn.Module) -> None:
+        super().check_model(model)
+        check_compression(self, model, self.compression)
+
+    def enough(self, accuracy: float) -> float:
+        return accuracy * (1 - self.acc_ratio)
+
+    def without(
+        self, model: nn.Module, masks: dict[str, Tensor], threshold: float | None
+    ) -> nn.Module:
+        model = super().without(model, masks, threshold)
+        if self.compression is not None:
+            limit = -1 if threshold is None else threshold
+            gone = {name: mask <= limit for name, mask in masks.items()}
+            self.details |= compress(model, self.spec.shape, masks, gone, self.compression)
+        return model
 
     def search(self, model: nn.Module, data: ImageSet) -> dict[str, Tensor]:
-        """The mask (C,) of each BatchNorm of `model`."""
         batches = self.engine.steps(len(Batches(data, self.batch_size)))
         epochs = ceil(self.iterations / max(1, batches))
         descent = sgd(self.momentum, weight_decay=0)
         self.recipe = Recipe(epochs, self.batch_size, self.lr, descent, constant)
-        norms = batch_norms(model)
-        self.masks = nn.ParameterList([torch.ones_like(norm.weight) for norm in norms.values()])
-        self.fit(deepcopy(model).requires_grad_(False), data)
-        return {name: mask.detach() for name, mask in zip(norms, self.masks, strict=True)}
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        optimizer: torch.optim.Optimizer = self.recipe.optimizers(self.masks, 1)["optimizer"]
-        return optimizer
+        return self.learn(model, data)
 
     def on_train_start(self) -> None:
         self.generator = generator_for(self.seed, "anp", self.device)
@@ -108,26 +108,9 @@ class ANP(Defense, Manual):
         loss = self.alpha * self.loss(batch, masks)
         if worst is not None:
             loss = loss + (1 - self.alpha) * self.loss(batch, masks, worst)
-        optimizer: Any = self.optimizers()
-        self.descend(loss, optimizer)
-        with torch.no_grad():
-            for mask in self.masks:
-                mask.clamp_(0, 1)
+        self.step(loss)
         self.trainer.should_stop = self.global_step >= self.iterations
         return loss
-
-    def loss(
-        self, batch: tuple[Tensor, Tensor], masks: list[Tensor], noise: list[Tensor] | None = None
-    ) -> Tensor:
-        """CE under `masks` [(C_l,)] and, if given, `noise` [(2, C_l)], rows delta and xi."""
-        images, labels = batch
-        norms = batch_norms(self.model)
-        noise = noise or [torch.zeros(2, len(mask), device=mask.device) for mask in masks]
-        scaled = {}
-        for name, mask, (delta, xi) in zip(norms, masks, noise, strict=True):
-            scaled[f"{name}.weight"] = norms[name].weight * (mask + delta)
-            scaled[f"{name}.bias"] = norms[name].bias * (1 + xi)
-        return F.cross_entropy(functional_call(self.model, scaled, images), labels)
 
     def ascend(self, batch: tuple[Tensor, Tensor]) -> list[Tensor]:
         """Delta and xi of each layer (2, C_l): a random start, then signed gradient steps."""
@@ -147,20 +130,3 @@ class ANP(Defense, Manual):
             if self.project:
                 noise = [part.clamp(-self.eps, self.eps) for part in noise]
         return noise
-
-    def choose(self, model: nn.Module, masks: dict[str, Tensor], held: ImageSet) -> float | None:
-        """The largest threshold that keeps the accuracy on `held`; None if there is none."""
-        wanted = self.engine.accuracy(model, held) * (1 - self.acc_ratio)
-        for threshold in reversed(GRID):
-            if self.engine.accuracy(pruned(model, masks, threshold), held) >= wanted:
-                return threshold
-        return None
-
-
-@torch.no_grad()
-def pruned(model: nn.Module, masks: dict[str, Tensor], threshold: float) -> nn.Module:
-    """A copy of `model` with gamma = 0 where a mask (C,) is at most `threshold`."""
-    copy = deepcopy(model)
-    for name, norm in batch_norms(copy).items():
-        norm.weight.masked_fill_(masks[name].to(norm.weight.device) <= threshold, 0)
-    return copy

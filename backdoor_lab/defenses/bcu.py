@@ -22,7 +22,16 @@ from backdoor_lab.models import frozen_copy
 from backdoor_lab.models.stages import stages
 from backdoor_lab.seeds import generator_for
 from backdoor_lab.training import Recipe, cosine, sgd
-from backdoor_lab.validation import Count, Fraction, Index, NonNegative, Positive, Rate, validated
+from backdoor_lab.validation import (
+    Count,
+    Fraction,
+    Index,
+    Momentum,
+    NonNegative,
+    Positive,
+    Rate,
+    validated,
+)
 
 
 def temperature(epoch: int, epochs: int) -> float:
@@ -54,17 +63,18 @@ def scaled(profile: list[float], sizes: list[int], target: float) -> list[float]
     """The body (all but first and last) of `profile` times a factor, at most 1 each.
 
     The factor, found by bisection, makes the mean ratio, weighted by `sizes`, equal `target`.
+
+    Raises:
+        ValueError: no factor does; it says what is in reach.
     """
 
     def at(factor: float) -> list[float]:
         return [profile[0], *(min(1.0, factor * ratio) for ratio in profile[1:-1]), profile[-1]]
 
     low, high = 0.0, 1 / min(profile[1:-1], default=1.0)
-    if not overall(at(low), sizes) <= target <= overall(at(high), sizes):
-        raise ConfigError(
-            f"defense.target_overall={target} is out of reach; allowed: "
-            f"{overall(at(low), sizes):.4f} to {overall(at(high), sizes):.4f} for this model"
-        )
+    least, most = overall(at(low), sizes), overall(at(high), sizes)
+    if not least <= target <= most:
+        raise ValueError(f"{least:.4f} to {most:.4f} for this model")
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if overall(at(middle), sizes) < target else (low, middle)
@@ -113,7 +123,7 @@ class BCU(Defense):
         labels: Literal["soft", "hard"],
         epochs: Index,
         lr: Positive,
-        momentum: Fraction,
+        momentum: Momentum,
         weight_decay: NonNegative,
         batch_size: Count,
         t_max: Count | None,
@@ -189,4 +199,9 @@ class BCU(Defense):
         if self.strategy == "uniform":
             return [target] * len(sizes)
         ordered = body if self.strategy == "increasing" else body[::-1]
-        return scaled([self.stem, *ordered, self.head], sizes, target)
+        try:
+            return scaled([self.stem, *ordered, self.head], sizes, target)
+        except ValueError as error:
+            raise ConfigError(
+                f"{self.key}.target_overall={target} is out of reach; allowed: {error}"
+            ) from None

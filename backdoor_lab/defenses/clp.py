@@ -3,7 +3,8 @@
 Paper     Zheng et al., "Data-free Backdoor Removal based on Channel Lipschitzness", ECCV 2022
 Differs   one batched SVD a layer; sqrt(var + eps) unless `std_eps` is off, then channels without a
           finite constant are left out instead of spoiling their layer; a BatchNorm whose channels
-          do not match its convolution is left alone; `pairing: graph` is ours
+          do not match its convolution is left alone; `pairing: graph` is ours; so is the order in
+          which `compression` goes on: standard deviations above the mean of the layer
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from torch import Tensor, nn
 
 from backdoor_lab.aux_data import AuxiliarySet
 from backdoor_lab.defenses._base import Defense, batch_norms
+from backdoor_lab.defenses._compression import check_compression, compress
 from backdoor_lab.models import traced
-from backdoor_lab.validation import NonNegative, validated
+from backdoor_lab.validation import NonNegative, Ratio, validated
 
 
 def lipschitz_constants(weight: Tensor, gamma: Tensor, var: Tensor) -> Tensor:
@@ -35,11 +37,16 @@ def lipschitz_constants(weight: Tensor, gamma: Tensor, var: Tensor) -> Tensor:
 
 def outliers(constants: Tensor, u: float) -> Tensor:
     """Which of `constants` (C,) exceed mean + u * std (unbiased) of the finite ones, as (C,)."""
+    return standardised(constants) > u
+
+
+def standardised(constants: Tensor) -> Tensor:
+    """Standard deviations (unbiased) above the mean of the finite `constants` (C,); else NaN."""
     finite = constants.isfinite()
     if finite.sum() < 2:
-        return torch.zeros_like(finite)
+        return torch.full_like(constants, torch.nan)
     std, mean = torch.std_mean(constants[finite])
-    return finite & (constants > mean + u * std)
+    return ((constants - mean) / std).masked_fill(~finite, torch.nan)
 
 
 class CLP(Defense):
@@ -50,6 +57,8 @@ class CLP(Defense):
         pairing: which convolution belongs to a BatchNorm: `reference` takes the last one before it
             in module order, `graph` the one whose output reaches it.
         std_eps: whether the variance gets the BatchNorm's eps, as in its forward pass.
+        compression: parameters of the victim, in those of the purified model, whose channels are
+            taken out; None: they are zeroed only.
     """
 
     needs_images = False
@@ -58,28 +67,42 @@ class CLP(Defense):
 
     @validated
     def __init__(
-        self, u: NonNegative, pairing: Literal["reference", "graph"], std_eps: bool
+        self,
+        u: NonNegative,
+        pairing: Literal["reference", "graph"],
+        std_eps: bool,
+        compression: Ratio | None = None,
     ) -> None:
         super().__init__()
         self.u = u
         self.pairing = pairing
         self.std_eps = std_eps
+        self.compression = compression
+        self.keeps_architecture = compression is None
+
+    def check_model(self, model: nn.Module) -> None:
+        super().check_model(model)
+        check_compression(self, model, self.compression)
 
     @torch.no_grad()
     def purify(self, model: nn.Module, aux: AuxiliarySet) -> nn.Module:
         by_graph = self.pairing == "graph"
         pairs = graph_pairs(model, self.spec.shape) if by_graph else reference_pairs(model)
         norms = batch_norms(model)
-        pruned = {}
+        constants, pruned = {}, {}
         for name, conv in pairs.items():
             norm = norms[name]
             var = model.get_buffer(f"{name}.running_var") + self.std_eps * norm.eps
-            chosen = outliers(lipschitz_constants(conv.weight, norm.weight, var), self.u)
-            norm.weight[chosen] = 0
-            norm.bias[chosen] = 0
-            pruned[name] = int(chosen.sum())
+            constants[name] = lipschitz_constants(conv.weight, norm.weight, var)
+            pruned[name] = outliers(constants[name], self.u)
+            norm.weight[pruned[name]] = 0
+            norm.bias[pruned[name]] = 0
+        counts = {name: int(chosen.sum()) for name, chosen in pruned.items()}
         unpaired = [name for name in norms if name not in pairs]
-        self.details = {"pruned": sum(pruned.values()), "per_layer": pruned, "unpaired": unpaired}
+        self.details = {"pruned": sum(counts.values()), "per_layer": counts, "unpaired": unpaired}
+        if self.compression:
+            scores = {name: -standardised(one) for name, one in constants.items()}
+            self.details |= compress(model, self.spec.shape, scores, pruned, self.compression)
         return model
 
 

@@ -10,7 +10,14 @@ from functools import partial
 
 from backdoor_lab.defenses._base import Defense
 from backdoor_lab.training import Recipe, backdoorbench, sgd
-from backdoor_lab.validation import Count, Fraction, Index, NonNegative, Positive, validated
+from backdoor_lab.validation import (
+    Count,
+    Index,
+    Momentum,
+    NonNegative,
+    Positive,
+    validated,
+)
 
 
 class FT(Defense):
@@ -32,7 +39,7 @@ class FT(Defense):
         self,
         epochs: Count,
         lr: Positive,
-        momentum: Fraction,
+        momentum: Momentum,
         weight_decay: NonNegative,
         batch_size: Count,
         t_max: Count | None,

@@ -11,7 +11,7 @@ from functools import partial
 from backdoor_lab.defenses._base import Defense
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.training import Recipe, cosine, sgd
-from backdoor_lab.validation import Count, Fraction, NonNegative, Positive, validated
+from backdoor_lab.validation import Count, Momentum, NonNegative, Positive, validated
 
 
 class FTMatched(Defense):
@@ -38,7 +38,7 @@ class FTMatched(Defense):
         batch_size: Count | None,
         lr_floor: NonNegative,
         t_max: Count | None,
-        momentum: Fraction,
+        momentum: Momentum,
         weight_decay: NonNegative,
     ) -> None:
         super().__init__()

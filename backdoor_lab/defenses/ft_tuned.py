@@ -13,8 +13,9 @@ from torch import nn
 from backdoor_lab.aux_data import AuxiliarySet
 from backdoor_lab.datasets import ImageSet
 from backdoor_lab.defenses._base import Defense
+from backdoor_lab.errors import DivergedError
 from backdoor_lab.training import Recipe, cosine, sgd
-from backdoor_lab.validation import Count, Fraction, NonNegative, Positive, validated
+from backdoor_lab.validation import Count, Fraction, Momentum, NonNegative, Positive, validated
 
 
 class FTTuned(Defense):
@@ -42,7 +43,7 @@ class FTTuned(Defense):
         lengths: list[Positive],
         acc_drop: Fraction,
         epochs: Count,
-        momentum: Fraction,
+        momentum: Momentum,
         weight_decay: NonNegative,
         batch_size: Count,
     ) -> None:
@@ -85,9 +86,12 @@ class FTTuned(Defense):
     def trial(
         self, model: nn.Module, train: ImageSet, held: ImageSet, lr: float, epochs: int
     ) -> float:
-        """Accuracy on `held` of a copy of `model` tuned on `train`."""
+        """Accuracy on `held` of a copy of `model` tuned on `train`; 0 where it diverges."""
         self.recipe = self.at(lr, epochs)
-        return self.engine.accuracy(self.fit(deepcopy(model), train), held)
+        try:
+            return self.engine.accuracy(self.fit(deepcopy(model), train), held)
+        except DivergedError:
+            return 0.0
 
 
 def strongest(tried: dict[tuple[float, int], float], wanted: float) -> tuple[float, int]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from torch import Tensor
+
 from backdoor_lab.aux_data import AuxiliarySet
 from backdoor_lab.evaluation.scores import Scores
 
 log = logging.getLogger(__name__)
-LEARNT, LOST = 0.5, 0.1
+LEARNT, LOST, ALIKE = 0.5, 0.1, 0.8
 
 
 def doubt_victim(scores: Scores, clean: float | None) -> None:
@@ -44,4 +46,20 @@ def doubt_auxiliary(aux: AuxiliarySet, target: int | None, classes: Sequence[str
             "the auxiliary set has no image of the target class %s: a defense that forgets the "
             "class lowers the ASR too",
             classes[target],
+        )
+
+
+def doubt_answers(answers: Tensor, classes: Sequence[str]) -> None:
+    """Warn where the victim takes most auxiliary images, by its `answers` (N,), for one class.
+
+    A defense that distils the victim's answers learns as much.
+    """
+    counts = answers.bincount(minlength=len(classes))
+    share = counts.max().item() / len(answers)
+    if share > ALIKE:
+        log.warning(
+            "the victim takes %.0f %% of the auxiliary images for class %s: they trigger it, are "
+            "of few classes, or are unlike all that it has seen",
+            100 * share,
+            classes[int(counts.argmax())],
         )

@@ -6,7 +6,7 @@ from backdoor_lab.models.factory import ModelFactory
 from backdoor_lab.models.frozen import freeze, freeze_except, frozen_copy, thaw
 from backdoor_lab.models.preact_resnet import PreActResNet
 from backdoor_lab.models.saved import load_purified, save_purified
-from backdoor_lab.models.tracing import traced, watched
+from backdoor_lab.models.tracing import outputs, traced, watched
 
 __all__ = [
     "Classifier",
@@ -16,6 +16,7 @@ __all__ = [
     "freeze_except",
     "frozen_copy",
     "load_purified",
+    "outputs",
     "replace",
     "save_purified",
     "thaw",

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from typing import Any
 
 import timm
+import torch
 
 from backdoor_lab.datasets import DataSpec
 from backdoor_lab.errors import ConfigError
@@ -37,8 +38,8 @@ class ModelFactory:
         self.small_stem = small_stem
         self.options = options or {}
 
-    def check(self) -> None:
-        """Refuse what timm cannot build.
+    def check(self, spec: DataSpec | None = None) -> None:
+        """Refuse what timm cannot build, and options that fail for images of `spec`.
 
         Raises:
             ConfigError: names the key, what was given and what is allowed.
@@ -54,6 +55,9 @@ class ModelFactory:
                 f"model.pretrained=true, but timm has no weights of {self.architecture}; "
                 "allowed: false"
             )
+        if self.options and spec is not None:
+            with torch.device("meta"):  # shapes alone
+                self._made(spec, pretrained=False)
 
     def build(self, spec: DataSpec, seed: int) -> Classifier:
         """A classifier for `spec`; the same seed gives the same weights, no other draw shifts.
@@ -63,12 +67,18 @@ class ModelFactory:
         """
         self.check()
         with seeded(derive(seed, "init")):
-            try:
-                return Classifier(
-                    self.architecture, spec, self.pretrained, self.small_stem, self.options
-                )
-            except TypeError as error:
-                raise ConfigError(
-                    f"model.options={self.options} do not suit {self.architecture}: {error}; "
-                    "allowed: arguments that this architecture has"
-                ) from error
+            return self._made(spec, self.pretrained)
+
+    def _made(self, spec: DataSpec, pretrained: bool) -> Classifier:
+        """A classifier of this architecture.
+
+        Raises:
+            ConfigError: an option that the architecture does not have, or cannot take.
+        """
+        try:
+            return Classifier(self.architecture, spec, pretrained, self.small_stem, self.options)
+        except (TypeError, ValueError, AttributeError, RuntimeError, ZeroDivisionError) as error:
+            raise ConfigError(
+                f"model.options={self.options} do not suit {self.architecture}: "
+                f"{str(error).splitlines()[0]}; allowed: arguments that this architecture has"
+            ) from error

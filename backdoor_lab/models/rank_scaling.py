@@ -15,6 +15,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from backdoor_lab.models.tucker import Tucker
+
 Rule = Literal["centred", "clipped", "raw"]
 Factors = Callable[[Tensor, float], Tensor]
 
@@ -38,22 +40,23 @@ def raw(sigma: Tensor, tau: float) -> Tensor:
 RULES: dict[Rule, Factors] = {"centred": centred, "clipped": clipped, "raw": raw}
 
 
+def scaled_form(form: Tucker, tau: float, factors: Factors = centred) -> tuple[Tucker, int]:
+    """`form` with its extreme components scaled down, and how many there were.
+
+    The singular values of both unfoldings are judged together; the factor of a component multiplies
+    the core along its mode.
+    """
+    scale = factors(torch.cat([form.rows, form.columns]), tau)
+    first, second = scale.split([len(form.rows), len(form.columns)])
+    return form.scaled(first, second), int((scale < 1).sum())
+
+
 def scale_rank_components(
     weight: Tensor, tau: float, factors: Factors = centred
 ) -> tuple[Tensor, int]:
-    """The kernel (O, I, K, K) with its extreme components scaled down, and how many there were.
-
-    Both unfoldings are decomposed; their singular values are judged together, and a factor c of a
-    component multiplies the core along its mode: W' = W x1 (U1 c1 U1^T) x2 (U2 c2 U2^T).
-    """
-    exact = weight.double()
-    left, rows, _ = torch.linalg.svd(exact.flatten(1), full_matrices=False)
-    right, columns, _ = torch.linalg.svd(exact.transpose(0, 1).flatten(1), full_matrices=False)
-    scale = factors(torch.cat([rows, columns]), tau)
-    first, second = scale.split([len(rows), len(columns)])
-    kept = (left * first) @ left.T, (right * second) @ right.T
-    scaled = torch.einsum("po,oikl,qi->pqkl", kept[0], exact, kept[1])
-    return scaled.to(weight.dtype), int((scale < 1).sum())
+    """The kernel (O, I, K, K) with its extreme components scaled down, and how many there were."""
+    form, count = scaled_form(Tucker.of(weight), tau, factors)
+    return form.kernel.to(weight.dtype), count
 
 
 def convolutions(model: nn.Module) -> Iterator[tuple[str, nn.Conv2d]]:

@@ -39,6 +39,39 @@ def stages(model: nn.Module, shape: tuple[int, int, int]) -> list[list[str]]:
     return [[stem], *body, names[last + 1 :]]
 
 
+def outlets(model: nn.Module, shape: tuple[int, int, int]) -> dict[str, tuple[int, int]]:
+    """Where each resolution (H, W) that layers compute at is left, by name, the largest first.
+
+    That is after the last block with layers in it, or after the last module where no block has
+    any, blocks as in `stages`. What pools to a resolution that no layer computes at does not count.
+
+    Args:
+        model: read only.
+        shape: (C, H, W) of an image.
+    """
+    sizes: dict[str, torch.Size] = {}
+
+    def look(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
+        sizes[name] = getattr(output, "shape", torch.Size())
+
+    traced(model, shape, look)
+    modules = {name: model.get_submodule(name) for name in sizes}
+    layers = [name for name in sizes if isinstance(modules[name], nn.Conv2d | nn.Linear)]
+    stem = layers[0]
+    around = {name: _block(model, name, stem, sizes) for name in sizes}
+    blocks = {around[name] for name in layers} - set(layers)
+    last: dict[torch.Size, str] = {}
+    for name, size in sizes.items():
+        inner = around[name] != name or len(size) != 4
+        if inner or isinstance(modules[name], nn.Sequential) or stem.startswith(f"{name}."):
+            continue
+        if name in blocks or last.get(size[2:]) not in blocks:
+            last[size[2:]] = name
+    computed = {sizes[around[name]][2:] for name in layers}
+    found = sorted(last.items(), key=lambda item: -item[0].numel())
+    return {name: (size[0], size[1]) for size, name in found if size in computed}
+
+
 def _block(model: nn.Module, name: str, stem: str, sizes: dict[str, torch.Size]) -> str:
     """The block around layer `name`, or the layer itself where it stands in no block."""
     parts = name.split(".")

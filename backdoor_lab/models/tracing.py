@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from backdoor_lab.models.frozen import frozen_copy
@@ -40,6 +40,28 @@ def watched(
                 register = _before if before else _after
                 handles.append(register(module, partial(look, name)))
         yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def outputs(
+    model: nn.Module, names: Iterable[str], of: Callable[[Tensor], Tensor]
+) -> Iterator[dict[str, Tensor]]:
+    """What `of` makes of the outputs of the modules `names`, by name, at the latest pass.
+
+    It is made at once: a layer that follows may work in place. Gradients flow through it. No hook
+    stays on `model` afterwards.
+    """
+    seen: dict[str, Tensor] = {}
+
+    def look(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        seen[name] = of(output)
+
+    handles = [_after(model.get_submodule(name), partial(look, name)) for name in names]
+    try:
+        yield seen
     finally:
         for handle in handles:
             handle.remove()

@@ -1,7 +1,15 @@
 """What runs leave: one typed result each, from which all tables are made. Loads without torch."""
 
 from backdoor_lab.records.collect import collect, mean_sd
-from backdoor_lab.records.record import Cost, MadeFrom, Record, Spent, read_failure, read_record
+from backdoor_lab.records.record import (
+    Cost,
+    MadeFrom,
+    Record,
+    Spent,
+    forget_failure,
+    read_failure,
+    read_record,
+)
 
 __all__ = [
     "Cost",
@@ -9,6 +17,7 @@ __all__ = [
     "Record",
     "Spent",
     "collect",
+    "forget_failure",
     "mean_sd",
     "read_failure",
     "read_record",

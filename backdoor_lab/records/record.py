@@ -66,6 +66,8 @@ class Record:
         chain: the defenses, first to last.
         victim: scores of the victim.
         purified: scores of the purified model, DER among them.
+        relearned: scores after a few triggered images have taught each model again, on demand:
+            `victim`, `purified`, `clean` and the `exact` purification, which knows the trigger.
         costs: of `victim` and `purified`, as models.
         spent: time and memory of the run.
         trigger: how visible the trigger is (PSNR, SSIM, ...).
@@ -85,6 +87,7 @@ class Record:
     chain: tuple[str, ...] = ()
     victim: Scores | None = None
     purified: Scores | None = None
+    relearned: dict[str, Scores] = field(default_factory=dict)
     costs: dict[str, Cost] = field(default_factory=dict)
     spent: Spent = field(default_factory=Spent)
     trigger: dict[str, float] | None = None
@@ -96,7 +99,8 @@ class Record:
 
     def summary(self) -> dict[str, Any]:
         """Scores and seconds, for those who follow runs."""
-        models = {"victim": self.victim, "purified": self.purified}
+        again = {f"{name}, relearned": found for name, found in self.relearned.items()}
+        models = {"victim": self.victim, "purified": self.purified, **again}
         scores = {name: asdict(found) for name, found in models.items() if found is not None}
         return scores | {"seconds": self.spent.seconds}
 
@@ -122,6 +126,11 @@ def read_record(folder: Path) -> Record | None:
 def read_failure(folder: Path) -> Record | None:
     """Why the last try in `folder` failed, or None."""
     return _read(folder / FAILURE)
+
+
+def forget_failure(folder: Path) -> None:
+    """Take away what the last try left, before another one."""
+    (folder / FAILURE).unlink(missing_ok=True)
 
 
 def _read(file: Path) -> Record | None:

@@ -75,6 +75,7 @@ def result_table(record: Record) -> Table:
     rows = [(f"victim{note}", record.victim, spent.seconds.get("victim"))]
     if record.purified is not None:
         rows.append(("purified", record.purified, spent.seconds.get("purify")))
+    rows += [(f"{name}, relearned", found, None) for name, found in record.relearned.items()]
     for title, scores, seconds in rows:
         table.add_row(title, *(rate(scores, name) for name in (*RATES, "der")), _seconds(seconds))
     return table

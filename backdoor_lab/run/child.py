@@ -1,55 +1,52 @@
-"""A cell as a child of a worker on a cluster: of a SLURM job, of a Ray task. Without torch."""
+"""A cell in a process of its own, copied from one that has loaded torch but touched no device."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-import signal
-import subprocess
+import runpy
+import sys
 from collections.abc import Mapping, Sequence
+from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
 
-from backdoor_lab.run.pool import CELL, GRACE
+CELL = "BACKDOOR_LAB_CELL"  # set in a child: it says in its folder why it failed
+BUSY = 75  # the exit code of a child whose run another process makes
+LOADED = ["backdoor_lab.run.job", "backdoor_lab.tasks.purify", "hydra.main"]
 
-DEAF = signal.SIGUSR2  # how a cluster warns a worker; Python would end of it
 
+def nursery(script: Path, shared: Mapping[str, str]) -> ForkServerContext | SpawnContext:
+    """What starts children: a server that loads torch once and is copied for each of them.
 
-def run_child(command: Sequence[str], environment: Mapping[str, str], said: Path) -> int:
-    """The exit code of a cell that does not outlive its worker; its words are added to `said`.
+    Where the system cannot copy a process, each child loads everything itself.
 
-    Workers of a cluster start with the driver's environment, so that a device and threads are set
-    here, before Python starts in the child.
+    Args:
+        script: what they run.
+        shared: the environment of all, which libraries read as they load.
     """
-    said.parent.mkdir(parents=True, exist_ok=True)
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    paths = [str(script.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ.update(shared, PYTHONPATH=os.pathsep.join(paths))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(LOADED)
+    return context
+
+
+def run_cell(script: Path, overrides: Sequence[str], place: Mapping[str, str], said: Path) -> None:
+    """Be `python <script> <overrides>`, which Ctrl-C reaches through the grid alone.
+
+    Args:
+        script: whose exit code becomes this process's.
+        overrides: the arguments.
+        place: its environment, set before CUDA starts.
+        said: the file that what it says is added to.
+    """
+    if hasattr(os, "setsid"):
+        os.setsid()
     with said.open("ab") as output:
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **environment, CELL: "1"},
-            preexec_fn=_deaf,
-        )
-        try:
-            return child.wait()
-        finally:
-            _end(child)
-
-
-def killed(code: int) -> bool:
-    """Whether an exit code tells of a signal, and not of an error that would come again."""
-    return code < 0 or code > 128
-
-
-def _deaf() -> None:
-    signal.signal(DEAF, signal.SIG_IGN)
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """Ask a child to end, if it runs, and see to it."""
-    if child.poll() is None:
-        child.terminate()
-        try:
-            child.wait(GRACE)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+        for stream in (1, 2):
+            os.dup2(output.fileno(), stream)
+    os.environ.update(place, **{CELL: "1"})
+    sys.argv = [str(script), *overrides]
+    runpy.run_path(str(script), run_name="__main__")

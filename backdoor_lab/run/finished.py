@@ -33,12 +33,12 @@ class State(Enum):
     CURRENT = "current"
 
 
-def state_of(cfg: DictConfig, folder: Path) -> tuple[Record | None, State]:
-    """The record in `folder`, and whether it answers for `cfg`."""
+def state_of(cfg: DictConfig, folder: Path, code: str | None = None) -> tuple[Record | None, State]:
+    """The record in `folder`, and whether it answers for `cfg`, whose code may be known."""
     record = None if cfg.force else read_record(folder)
     if record is None or record.made_from is None:
         return None, State.ABSENT
-    if record.made_from.code != CODE.of(run_identity(cfg)):
+    if record.made_from.code != (code or CODE.of(run_identity(cfg))):
         log.info("the code behind this run has changed since: it runs again")
         return record, State.STALE
     known = Notes(Path(cfg.paths.cache)).read("fingerprint", asked_of(cfg))

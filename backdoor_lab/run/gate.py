@@ -6,8 +6,10 @@ import errno
 import re
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from hydra.errors import HydraException, MissingConfigException
+from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -20,6 +22,17 @@ DISK = (
     errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG,
 )  # fmt: skip
 IN_RUST = re.compile(r"\(os error (\d+)\)")  # safetensors' way to say it
+
+
+class Gate(Callback):
+    """Hydra's callback around a run."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Check a single run before Hydra makes its folder."""
+        try:
+            gate(config, "run.dir")
+        except UNFIT as error:
+            raise SystemExit(one_line(error)) from None
 
 
 def gate(cfg: DictConfig, folder: str) -> None:

@@ -1,136 +1,105 @@
-"""What a grid needs beside its cells: all are checked first, all are judged by what they left."""
+"""A grid: all cells are checked first, each is run once, and all are judged by what they left."""
 
 from __future__ import annotations
 
-import itertools
 import logging
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any
 
-from hydra import compose
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.experimental.callback import Callback
+from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
 from backdoor_lab.config.choices import refuse_choices
-from backdoor_lab.config.identity import run_identity
-from backdoor_lab.records import Record, read_failure, read_record
+from backdoor_lab.run.cells import Cell, combinations, swept, victims_first
+from backdoor_lab.run.checking import check_all
+from backdoor_lab.run.claims import Busy, is_claimed
 from backdoor_lab.run.exits import farewells
-from backdoor_lab.run.finished import CODE, State, state_of
-from backdoor_lab.run.gate import UNFIT, gate, one_line
+from backdoor_lab.run.ledger import Ledger
 
 log = logging.getLogger(__name__)
+Launch = Callable[[list[list[str]], int], Sequence[JobReturn]]
+SHOWN = 500  # cells; a longer table is left to reports
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One run of a grid: its overrides, the folder of its record, the code that shapes it.
+def run_grid(config: DictConfig, launch: Launch) -> None:
+    """Check all cells, write down what they are, run those that are not finished, judge all.
 
-    `current` tells whether it was finished before the grid began.
-    """
-
-    overrides: tuple[str, ...]
-    folder: Path
-    code: str
-    current: bool = False
-
-    def record(self) -> Record | None:
-        """Its result, if the last try left one."""
-        record = None if read_failure(self.folder) else read_record(self.folder)
-        current = record and record.made_from and record.made_from.code == self.code
-        return record if current else None
-
-
-class Grid(Callback):
-    """Hydra's callback around runs; it may be another process that runs a grid's cells."""
-
-    def __init__(self) -> None:
-        self.cells: list[Cell] = []
-
-    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Check a single run before Hydra makes its folder."""
-        try:
-            gate(config, "run.dir")
-        except UNFIT as error:
-            raise SystemExit(one_line(error)) from None
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Compose and check every cell; bad ones end the grid before it begins.
-
-        A grid that is finished is shown at once: Hydra would take half a second a cell.
-        """
-        bad = 0
-        for overrides in combinations(swept(config)):
-            try:
-                self.cells.append(checked(overrides))
-            except UNFIT as error:
-                log.error("%s: %s", " ".join(overrides), one_line(error))
-                bad += 1
-        if bad:
-            raise SystemExit(1)
-        farewells.append(partial(self.show, "left"))
-        if all(cell.current for cell in self.cells):
-            log.info("this grid is finished already; force=true runs it again")
-            self.on_multirun_end(config)
-            raise SystemExit(0)
-
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Show the results, and name the cells that failed; the exit code says so too."""
-        failed = self.show("failed")
-        for cell in failed:
-            failure = read_failure(cell.folder)
-            reason = failure.error if failure else "left no result"
-            log.error("failed: %s (%s)", " ".join(cell.overrides), reason)
-        if failed:
-            raise SystemExit(1)
-
-    def show(self, others: str) -> list[Cell]:
-        """Show the results there are; the cells without one are counted as `others`, and told."""
-        from backdoor_lab.console import console
-        from backdoor_lab.reports.table import grid_table
-
-        records = {cell: cell.record() for cell in self.cells}
-        missing = [cell for cell, record in records.items() if record is None]
-        if scored := [record for record in records.values() if record and record.victim]:
-            console().print(grid_table(scored))
-        log.info("%d done, %d %s", len(records) - len(missing), len(missing), others)
-        return missing
-
-
-def checked(overrides: tuple[str, ...]) -> Cell:
-    """A cell as Hydra will run it; what is finished needs no check, and no torch.
+    Args:
+        config: of the command, Hydra's own node included.
+        launch: runs cells; it is handed their overrides and the number of the first.
 
     Raises:
-        ConfigError: it cannot work.
+        SystemExit: a cell cannot work, and none was run; or some have no result.
     """
+    cells = admitted(config)
+    Ledger.of(config, cells).write()
+    farewells.append(partial(show, cells, "left"))
+    if all(cell.current for cell in cells):
+        log.info("this grid is finished already; force=true runs it again")
+    else:
+        work_off(victims_first(cell for cell in cells if not cell.current), launch)
+    failed = show(cells, "failed")
+    for cell in failed:
+        failure = cell.failure()
+        reason = failure.error if failure else "left no result"
+        log.error("failed: %s (%s)", " ".join(cell.overrides), reason)
+    if failed:
+        raise SystemExit(1)
+
+
+def admitted(config: DictConfig) -> list[Cell]:
+    """All cells; those that cannot work are named, and end the grid before it begins."""
+    overrides = swept(config)
     refuse_choices(overrides)
-    cfg = compose("config", list(overrides), return_hydra_config=True)
-    gate(cfg, "sweep.subdir")
-    folder = Path(cfg.hydra.sweep.dir) / cfg.hydra.sweep.subdir
-    current = state_of(cfg, folder)[1] is State.CURRENT
-    if not current:
-        from backdoor_lab.run.parts import Parts
-
-        Parts.of(cfg)
-    return Cell(overrides, folder, CODE.of(run_identity(cfg)), current)
-
-
-def swept(config: DictConfig) -> list[str]:
-    """What the command line and a preset (`hydra.sweeper.params`) sweep or set."""
-    task = list(config.hydra.overrides.task)
-    typed = {override.partition("=")[0] for override in task}
-    params = config.hydra.sweeper.get("params") or {}
-    return [f"{key}={value}" for key, value in params.items() if key not in typed] + task
+    grid = combinations(overrides)
+    cells = []
+    for asked, found in zip(grid, check_all(grid), strict=True):
+        if isinstance(found, Cell):
+            cells.append(found)
+        else:
+            log.error("%s: %s", " ".join(asked), found)
+    if len(cells) < len(grid):
+        raise SystemExit(1)
+    return cells
 
 
-def combinations(overrides: list[str]) -> list[tuple[str, ...]]:
-    """The overrides of each cell of a grid: the product of all lists."""
-    choices = [
-        [f"{one.get_key_element()}={value}" for value in one.sweep_string_iterator()]
-        if one.is_sweep_override()
-        else [one.input_line or ""]
-        for one in OverridesParser.create().parse_overrides(overrides)
-    ]
-    return list(itertools.product(*choices))
+def work_off(cells: list[Cell], launch: Launch) -> None:
+    """Run cells; what another process is running is looked at again when it has ended."""
+    busy: list[Cell] = []
+    number = 0
+    while cells:
+        ended = launch([list(cell.overrides) for cell in cells], number)
+        number += len(cells)
+        busy += [cell for cell, one in zip(cells, ended, strict=True) if is_busy(one)]
+        cells = []
+        if busy:
+            log.info("%d cells are run by another process; waiting for it", len(busy))
+        while busy and not cells:
+            time.sleep(0.5)
+            freed = [cell for cell in busy if not is_claimed(cell.folder)]
+            busy = [cell for cell in busy if cell not in freed]
+            cells = [cell for cell in freed if not (cell.record() or cell.failure())]
+
+
+def is_busy(ended: JobReturn) -> bool:
+    """Whether a cell was left to another process."""
+    return ended.status is JobStatus.COMPLETED and isinstance(ended.return_value, Busy)
+
+
+def show(cells: list[Cell], others: str) -> list[Cell]:
+    """Show the results there are; the cells without one are counted as `others`, and told."""
+    from backdoor_lab.console import console
+    from backdoor_lab.reports.table import grid_table
+
+    missing, scored = [], []
+    for cell in cells:
+        record = cell.record()
+        if record is None:
+            missing.append(cell)
+        elif record.victim and len(cells) <= SHOWN:
+            scored.append(record)
+    if scored:
+        console().print(grid_table(scored))
+    log.info("%d done, %d %s", len(cells) - len(missing), len(missing), others)
+    return missing

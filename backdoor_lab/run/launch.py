@@ -10,32 +10,47 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from backdoor_lab.config.checks import without_effect
+from backdoor_lab.config.facts import looks
+from backdoor_lab.config.identity import plain_config
 from backdoor_lab.console import console
 from backdoor_lab.errors import ConfigError
-from backdoor_lab.records import Record, read_record
+from backdoor_lab.records import Record, forget_failure, read_record
 from backdoor_lab.reports.table import result_table
+from backdoor_lab.run.child import BUSY, CELL
+from backdoor_lab.run.claims import Busy, claimed
 from backdoor_lab.run.finished import State, state_of
 from backdoor_lab.run.gate import told
 from backdoor_lab.run.names import Names
-from backdoor_lab.run.pool import CELL
 
 log = logging.getLogger(__name__)
 
 
 def launch(cfg: DictConfig) -> Exception | None:
     """Run one job; in a grid an exception is handed back, so that the other cells go on."""
+    if looks(cfg):
+        instantiate(plain_config(cfg, "task")).look(Path(cfg.paths.outputs))
+        return None
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     names = Names.of(cfg, hydra.runtime.choices, tuple(hydra.overrides.task))
+    for sentence in without_effect(cfg, list(hydra.overrides.task)):
+        log.warning(sentence)
+    in_process = hydra.mode is RunMode.MULTIRUN
+    in_grid = in_process or CELL in os.environ
     try:
-        record = result_of(cfg, names, folder)
+        record = result_of(cfg, names, folder, patient=not in_grid)
+    except Busy as busy:
+        if in_process:
+            return busy
+        raise SystemExit(BUSY) from None
     except Exception as error:
-        in_grid = hydra.mode is RunMode.MULTIRUN
         readable = told(error)
-        leave_trace(folder, names, readable, in_grid or CELL in os.environ)
-        if in_grid:
+        leave_trace(folder, names, readable, in_grid)
+        if in_process:
             log.error("%s failed: %s", folder, readable)
             return readable
         if readable is error:
@@ -47,15 +62,21 @@ def launch(cfg: DictConfig) -> Exception | None:
     return None
 
 
-def result_of(cfg: DictConfig, names: Names, folder: Path) -> Record:
-    """The record in `folder`, made now where it is not there or not current."""
+def result_of(cfg: DictConfig, names: Names, folder: Path, patient: bool = True) -> Record:
+    """The record in `folder`, made now where it is not there or not current.
+
+    Raises:
+        Busy: another process makes it, and it is not `patient`.
+    """
     record, state = state_of(cfg, folder)
     if record is not None and state is State.CURRENT:
         log.info("this run is finished already; force=true runs it again")
         return record
     from backdoor_lab.run.job import perform  # torch and Lightning load only now
 
-    return perform(cfg, names, folder)
+    with claimed(folder, patient):
+        forget_failure(folder)
+        return perform(cfg, names, folder)
 
 
 def leave_trace(folder: Path, names: Names, error: Exception, in_grid: bool) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 import psutil
 import torch
 
+from backdoor_lab.config.hardware import cores_here
+
 log = logging.getLogger(__name__)
 SCRIPT = "run.py"
 
@@ -25,7 +27,7 @@ def warn_of_crowd() -> None:
 
 
 def others() -> int:
-    """How many other runs of this user there are; their workers do not count."""
+    """How many other runs of this user there are; workers and the grid above do not count."""
     found = {}
     for process in psutil.process_iter(["pid", "ppid", "uids", "cmdline"]):
         facts = process.info
@@ -33,13 +35,9 @@ def others() -> int:
         words = facts["cmdline"] or []
         if mine and "python" in "".join(words[:1]) and SCRIPT in map(_name, words[1:3]):
             found[facts["pid"]] = facts["ppid"]
-    found.pop(os.getpid(), None)
+    for process in [psutil.Process(), *psutil.Process().parents()]:
+        found.pop(process.pid, None)
     return sum(parent not in found and parent != os.getpid() for parent in found.values())
-
-
-def cores_here() -> int:
-    """The cores that this process may use."""
-    return len(psutil.Process().cpu_affinity() or [0])
 
 
 def _name(word: str) -> str:

@@ -7,16 +7,17 @@ import signal
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import ray
 
 from backdoor_lab.console import progress_bar
-from backdoor_lab.run.child import killed, run_child
+from backdoor_lab.run.child import BUSY
 from backdoor_lab.run.cluster import waves
 from backdoor_lab.run.pool import GRACE, Work
+from backdoor_lab.run.worker import killed, run_child
 
 log = logging.getLogger(__name__)
 
@@ -53,9 +54,14 @@ class RayTasks:
     command: Sequence[str]
     logs: Path
     needs: Needs
+    busy: set[int] = field(default_factory=set)
 
-    def run(self, waiting: list[Work]) -> None:
-        """Run all; what they left is judged elsewhere."""
+    def run(self, waiting: list[Work]) -> set[int]:
+        """Run all; what they left is judged elsewhere.
+
+        Returns:
+            The numbers of those that another process is running.
+        """
         makers, rest = waves(waiting)
         behind: defaultdict[str, list[Work]] = defaultdict(list)
         for work in rest:
@@ -76,6 +82,7 @@ class RayTasks:
                 ray.cancel(one)  # its child is asked to end
             if running:
                 ray.wait(list(running), num_returns=len(running), timeout=2 * GRACE)
+        return self.busy
 
     def send(self, work: Work) -> Any:
         """The reference of a cell's exit code."""
@@ -99,7 +106,9 @@ class RayTasks:
         except ray.exceptions.RayError as error:  # the last try was killed as well
             log.error("failed (%s): %s", str(error).strip().splitlines()[-1], name)
             return False
-        if code:
+        if code == BUSY:
+            self.busy.add(work.number)
+        elif code:
             log.error("failed (exit code %d): %s", code, name)
         else:
             log.info("done: %s", name)

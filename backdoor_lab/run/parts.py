@@ -20,12 +20,18 @@ from backdoor_lab.config.checks import refuse
 from backdoor_lab.datasets import Data, Dataset
 from backdoor_lab.defenses import Chain
 from backdoor_lab.errors import ConfigError, spelled
+from backdoor_lab.evaluation.relearning import Relearning
 from backdoor_lab.models import ModelFactory
+from backdoor_lab.seeds import derive
 from backdoor_lab.tasks import Task
 from backdoor_lab.tracking import Tracker
 from backdoor_lab.training import Engine, Recipe
 from backdoor_lab.victims import VictimSource
 
+BUILT = (
+    "task", "victim", "dataset", "model", "recipe", "attack", "aux", "calibration", "evaluation",
+    "export",
+)  # fmt: skip
 CHANNELS = 3  # every data set is read as RGB
 SMALLEST = 8
 
@@ -43,20 +49,25 @@ class Parts:
     defense: Chain
     aux: AuxiliaryKind
     calibration: Calibration
+    evaluation: Relearning
     engine: Engine
     tracker: Tracker
     export: Any
 
     @classmethod
     def of(cls, cfg: DictConfig) -> Parts:
-        """Build and check all parts.
+        """Check the config as a whole, then build and check all parts.
 
         Raises:
             ConfigError: a value is out of its range, or two choices make no sense together.
         """
         refuse(cfg)
-        names = ("task", "victim", "dataset", "model", "recipe", "attack", "aux", "calibration")
-        built = {name: build(cfg, name) for name in (*names, "export")}
+        return cls.built(cfg)
+
+    @classmethod
+    def built(cls, cfg: DictConfig) -> Parts:
+        """Build and check all parts of a config that has been checked as a whole."""
+        built = {name: build(cfg, name) for name in BUILT}
         defenses = ["defense"] if cfg.then is None else ["defense", "then"]
         parts = cls(
             engine=build(cfg, "trainer"),
@@ -76,9 +87,9 @@ class Parts:
                 f"aux={spelled(self.aux)} leaves calibration={spelled(self.calibration)} nothing "
                 "to calibrate; allowed: any other aux, or calibration=none"
             )
-        shape = (len(self.dataset.mean), self.dataset.image_size, self.dataset.image_size)
         self.dataset.check()
-        self.model.check()
+        shape = (CHANNELS, self.dataset.image_size, self.dataset.image_size)
+        self.model.check(self.dataset.expected())
         self.attack.check(shape, self.dataset.num_classes)
         self.task.check(self)
 
@@ -116,20 +127,31 @@ class Parts:
         """
         self.check_data(data)
         self.attack.attach(data.spec, self.recipe, seed)
-        poisoned = len(self.attack.choose(data.train.labels))
+        self.attack.choose(data.train.labels)
         if not self.attack.harmless and not self.attack.counted(data.test.labels).any():
             raise ConfigError(
                 f"dataset.limit_test={self.dataset.limit_test} leaves no test image but those of "
                 f"attack.target={self.attack.target}; allowed: a higher one, or null"
             )
+
+    def attach_defense(self, data: Data, seed: int, defender_seed: int) -> None:
+        """Tell the defense what it may know; refuse, before anything trains, what cannot serve.
+
+        Raises:
+            ConfigError: too few auxiliary images, or a model that the defense has no hold on.
+        """
         wanted = self.aux.size or round((self.aux.ratio or 0) * len(data.train))
         left_out = self.aux.needs_training and self.aux.poisoned == "left_out"
-        if left_out and wanted > len(data.train) - poisoned:
+        clean = len(data.train) - len(self.attack.choose(data.train.labels))
+        if left_out and wanted > clean:
             raise ConfigError(
                 f"aux.size={self.aux.size}, aux.ratio={self.aux.ratio} mean {wanted} unpoisoned "
                 f"image(s), of which attack.poison_rate={self.attack.poison_rate} leaves "
-                f"{len(data.train) - poisoned}; allowed: up to that, or another aux"
+                f"{clean}; allowed: up to that, or another aux"
             )
+        self.defense.check_size(self.aux.foresee(data, defender_seed))
+        self.defense.attach(self.engine, data.spec, derive(defender_seed, "defense"))
+        self.defense.check_model(self.model.build(data.spec, seed))
 
     def check_data(self, data: Data) -> None:
         """Refuse data that contradict the config, or are none.

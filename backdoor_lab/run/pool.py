@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
-import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import IO, Any
+from types import FrameType
 
-from backdoor_lab.console import progress_bar
+from backdoor_lab.config.hardware import cores_here, visible_gpus
+from backdoor_lab.run.child import BUSY, nursery, run_cell
+from backdoor_lab.run.view import View
 
 log = logging.getLogger(__name__)
-CELL = "BACKDOOR_LAB_CELL"  # set in a child: it says in its folder why it failed
 GRACE = 10.0  # seconds between asking children to end and killing them
 
 
@@ -28,6 +28,9 @@ class Work:
     overrides: tuple[str, ...]
     victim: str
 
+    def __str__(self) -> str:
+        return " ".join(self.overrides)
+
 
 @dataclass
 class Child:
@@ -35,15 +38,12 @@ class Child:
 
     work: Work
     place: dict[str, str]
-    process: subprocess.Popen[bytes]
-    output: IO[bytes]
+    process: BaseProcess
 
 
 def places(per_gpu: int, threads: int) -> list[dict[str, str]]:
-    """The environment of each child that may run at once, set before Python starts in it."""
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    """The environment of each child that may run at once."""
+    cores = cores_here()
     if gpus := visible_gpus():
         own = str(max(1, cores // (len(gpus) * per_gpu)))
         names = [gpu for gpu in gpus for _ in range(per_gpu)]
@@ -51,84 +51,84 @@ def places(per_gpu: int, threads: int) -> list[dict[str, str]]:
     return [{"OMP_NUM_THREADS": str(threads)} for _ in range(max(1, cores // threads))]
 
 
-def visible_gpus() -> list[str]:
-    """The GPUs that children may use: those of CUDA_VISIBLE_DEVICES, or all."""
-    asked = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if asked is not None:
-        return [name for name in asked.split(",") if name.strip()]
-    return [str(number) for number, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
-
-
 @dataclass
 class Pool:
     """Runs cells; those that need one victim wait until the first of them has made it.
 
     Args:
-        command: what runs a cell, but for its overrides.
+        script: what runs a cell, given its overrides.
         places: environments of children that may run at once.
         logs: folder of what children say.
         tries: of a cell whose process was killed.
     """
 
-    command: Sequence[str]
+    script: Path
     places: list[dict[str, str]]
     logs: Path
     tries: int = 2
     running: list[Child] = field(default_factory=list)
     made: set[str] = field(default_factory=set)
+    elsewhere: set[str] = field(default_factory=set)
     used: dict[int, int] = field(default_factory=dict)
+    busy: set[int] = field(default_factory=set)
 
-    def run(self, waiting: list[Work]) -> None:
-        """Run all; what they left is judged elsewhere."""
+    def run(self, waiting: list[Work]) -> set[int]:
+        """Run all; what they left is judged elsewhere.
+
+        Returns:
+            The numbers of those that another process is running.
+        """
         self.logs.mkdir(parents=True, exist_ok=True)
+        common = set.intersection(*(set(place.items()) for place in self.places))
+        self.context = nursery(self.script, dict(common))
         free = list(self.places)
         log.info("%d cells, %d at once; what they say: %s", len(waiting), len(free), self.logs)
-        with ended_with_us(self), progress_bar() as bar:
-            task = bar.add_task("grid", total=len(waiting))
+        with ended_with_us(self), View(len(waiting)) as view:
             while waiting or self.running:
                 while free and (work := self.next(waiting)):
                     waiting.remove(work)
                     self.running.append(self.start(work, free.pop()))
-                for child in [one for one in self.running if one.process.poll() is not None]:
+                view.running(len(self.running))
+                for child in [one for one in self.running if not one.process.is_alive()]:
                     free.append(child.place)
-                    if self.ended(child):
+                    if self.ended(child, view):
                         waiting.append(child.work)
-                    else:
-                        bar.advance(task)
                 time.sleep(0.05)
+        return self.busy
 
     def next(self, waiting: list[Work]) -> Work | None:
-        """A cell that may start: nobody else is making its victim at this moment."""
-        in_the_making = {child.work.victim for child in self.running} - self.made
-        return next((work for work in waiting if work.victim not in in_the_making), None)
+        """A cell that may start: nobody makes its victim now; victims that are not made first."""
+        taken = {child.work.victim for child in self.running} - self.made
+        ready = (work for work in waiting if work.victim not in taken)
+        return min(ready, key=lambda work: work.victim in self.made | self.elsewhere, default=None)
 
     def start(self, work: Work, place: dict[str, str]) -> Child:
-        """A child in a session of its own, so that Ctrl-C reaches it through us alone."""
+        """A child that runs a cell."""
         self.used[work.number] = self.used.get(work.number, 0) + 1
-        output = (self.logs / f"{work.number}.log").open("ab")
-        process = subprocess.Popen(
-            [*self.command, *work.overrides],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **place, CELL: "1"},
-            start_new_session=True,
-        )
-        return Child(work, place, process, output)
+        said = self.logs / f"{work.number}.log"
+        arguments = (self.script, work.overrides, place, said)
+        process = self.context.Process(target=run_cell, args=arguments)
+        process.start()
+        return Child(work, place, process)
 
-    def ended(self, child: Child) -> bool:
+    def ended(self, child: Child, view: View) -> bool:
         """Take a child off the list; whether its cell is to be tried again."""
         self.running.remove(child)
-        child.output.close()
-        code, work = child.process.returncode, child.work
-        name = " ".join(work.overrides)
-        if code == 0:
-            self.made.add(work.victim)
-            log.info("done: %s", name)
-            return False
+        code, work = child.process.exitcode or 0, child.work
+        child.process.close()
         killed = code < 0 or code > 128
         again = killed and self.used[work.number] < self.tries
-        log.error("%s (exit code %d): %s", "tried again" if again else "failed", code, name)
+        if code == BUSY:
+            self.busy.add(work.number)
+            self.elsewhere.add(work.victim)
+            view.left(work)
+        elif code == 0:
+            self.made.add(work.victim)
+            view.done(work)
+        elif again:
+            view.again(work, code)
+        else:
+            view.failed(work, code)
         return again
 
     def stop(self) -> None:
@@ -137,17 +137,15 @@ class Pool:
             child.process.terminate()
         deadline = time.monotonic() + GRACE
         for child in self.running:
-            try:
-                child.process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                child.process.kill()
+            child.process.join(max(0.0, deadline - time.monotonic()))
+            child.process.kill()
 
 
 @contextmanager
 def ended_with_us(pool: Pool) -> Iterator[None]:
     """No child outlives the grid, also where it is asked to end."""
 
-    def leave(number: int, frame: Any) -> None:
+    def leave(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
     before = signal.signal(signal.SIGTERM, leave)

@@ -12,10 +12,11 @@ from typing import Any
 
 from backdoor_lab.config.places import ROOT
 from backdoor_lab.console import progress_bar
-from backdoor_lab.run.child import killed
+from backdoor_lab.run.child import BUSY
 from backdoor_lab.run.cluster import waves
 from backdoor_lab.run.pool import Work
 from backdoor_lab.run.slurm_cell import SlurmCell, left_in
+from backdoor_lab.run.worker import killed
 
 log = logging.getLogger(__name__)
 SHARED = ("name", "timeout_min", "mem_gb", "cpus_per_task", "gpus_per_node")  # not SLURM's alone
@@ -46,9 +47,14 @@ class Queue:
     poll: float
     jobs: dict[str, Work] = field(default_factory=dict)
     used: dict[int, int] = field(default_factory=dict)
+    busy: set[int] = field(default_factory=set)
 
-    def run(self, waiting: list[Work]) -> None:
-        """Run all; what they left is judged elsewhere."""
+    def run(self, waiting: list[Work]) -> set[int]:
+        """Run all; what they left is judged elsewhere.
+
+        Returns:
+            The numbers of those that another process is running.
+        """
         after: str | None = None
         try:
             for array in arrays(waiting):
@@ -63,6 +69,7 @@ class Queue:
                             bar.advance(task)
         finally:
             self.cancel()
+        return self.busy
 
     def send(self, array: Sequence[Work], after: str | None = None) -> str:
         """One array of jobs, which begins when the array `after` has ended; its number."""
@@ -107,6 +114,9 @@ class Queue:
         name = " ".join(work.overrides)
         if code == 0:
             log.info("done: %s", name)
+        elif code == BUSY:
+            self.busy.add(work.number)
+        if code in (0, BUSY):
             return False
         again = (code is None or killed(code)) and self.used[work.number] < self.tries
         told = "no exit code" if code is None else f"exit code {code}"

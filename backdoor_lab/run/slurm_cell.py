@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backdoor_lab.run.child import run_child
+from backdoor_lab.run.worker import run_child
 
 VISIBLE = 15.0  # seconds until a file of another machine is seen
 

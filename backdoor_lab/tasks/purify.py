@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from backdoor_lab.evaluation.costs import PeakMemory, measure
-from backdoor_lab.evaluation.doubts import doubt_auxiliary, doubt_victim
+from backdoor_lab.evaluation.doubts import doubt_answers, doubt_auxiliary, doubt_victim
 from backdoor_lab.evaluation.examination import Examination, evaluate
 from backdoor_lab.evaluation.scores import defense_effectiveness
 from backdoor_lab.models import Classifier, load_purified, save_purified
@@ -28,21 +28,23 @@ class Purify(Task):
     def check(self, parts: Parts) -> None:
         super().check(parts)
         parts.aux.check(parts.victim.knows_training)
+        parts.evaluation.check(parts.attack)
         parts.defense.check(parts.aux.holds_images, parts.aux.labelled)
 
     def run(self, job: Job) -> Record:
         parts, engine, seed = job.parts, job.parts.engine, job.defender_seed
         data = job.load()
         parts.attach(data, job.seed)
-        parts.defense.check_size(parts.aux.foresee(data, seed))
-        parts.defense.attach(engine, data.spec, derive(seed, "defense"))
-        parts.defense.check_model(parts.model.build(data.spec, job.seed))
+        parts.attach_defense(data, job.seed, seed)
 
-        victim = parts.victim.bring(parts.attack, job.workshop(data))
+        shop = job.workshop(data)
+        victim = parts.victim.bring(parts.attack, shop)
         job.lap("victim")
         aux = parts.aux.draw(data, victim.poisoned, seed)
         exam = Examination.of(data, victim.attack)
         doubt_auxiliary(aux, exam.target, exam.classes)
+        if aux.images is not None and len(aux.images):
+            doubt_answers(engine.predict(victim.model, aux.images).argmax(1), exam.classes)
         aux = parts.calibration.calibrate(victim.model, aux, engine, derive(seed, "calibration"))
         job.lap("calibration")
         with PeakMemory(engine.device) as memory:
@@ -53,12 +55,19 @@ class Purify(Task):
         doubt_victim(before, clean_accuracy(job, victim.name))
         job.lap("evaluate")
         models = {"victim": victim.model, "purified": purified}
+        relearned = {}
+        if parts.evaluation.asked:
+            compared = {**models, "clean": shop.clean_model().model}
+            lesson = (data, victim.attack, exam, engine, derive(seed, "relearning"))
+            relearned = parts.evaluation.of(compared, *lesson)
+            job.lap("relearning")
         record = replace(
             job.record(victim),
             defender_seed=job.cfg.defender_seed,
             chain=job.names.chain,
             victim=before,
             purified=replace(after, der=defense_effectiveness(before, after)),
+            relearned=relearned,
             costs=measure(models, data.spec, engine),
             spent=job.spent(victim, memory.mb),
             trigger=exam.stealth(),

@@ -18,6 +18,7 @@ from backdoor_lab.tracking._base import RunInfo, Tracker, flat
 from backdoor_lab.validation import validated
 
 log = logging.getLogger(__name__)
+Mode = Literal["online", "offline", "disabled"]
 SECONDS = 5.0  # to connect, and to answer
 MODES = {
     "online": "online",
@@ -64,12 +65,31 @@ class WandbTracker(Tracker):
             self._logger.experiment.log(shown)
 
     def _open(self, info: RunInfo) -> None:
-        mode = _mode(self.mode)
+        """Begin a W&B run; a refusal, such as of a key, costs the run nothing unless it asked.
+
+        Raises:
+            ConfigError: `mode=online`, and W&B refuses.
+        """
         import wandb
 
         info.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            run = self._begin(info, _mode(self.mode))
+        except wandb.errors.Error as error:
+            if self.mode == "online":
+                raise ConfigError(
+                    f"logger.mode=online, but W&B refuses ({error}); allowed: auto, offline, or "
+                    "online with a key that it knows"
+                ) from None
+            log.warning("W&B refuses (%s): offline; `wandb sync` sends the run later", error)
+            run = self._begin(info, "offline")
+        self._logger = _EpochLogger(experiment=run)
+
+    def _begin(self, info: RunInfo, mode: Mode) -> Any:
+        import wandb
+
         in_sweep = "WANDB_SWEEP_ID" in os.environ  # there the agent has chosen the id
-        run = wandb.init(
+        return wandb.init(
             project=self.project,
             entity=self.entity,
             mode=mode,
@@ -83,7 +103,6 @@ class WandbTracker(Tracker):
             reinit="finish_previous",
             settings=wandb.Settings(silent=True, console="off", disable_code=True),
         )
-        self._logger = _EpochLogger(experiment=run)
 
     def _close(self, exit_code: int) -> None:
         if self._logger is not None:
@@ -103,7 +122,7 @@ class _EpochLogger(WandbLogger):
         super().log_metrics(metrics, step)
 
 
-def _mode(wish: str) -> Literal["online", "offline", "disabled"]:
+def _mode(wish: str) -> Mode:
     """`wish`, where `auto` follows WANDB_MODE and goes online only with a known key."""
     told = asked_of_environment()
     asked = told if wish == "auto" else wish

@@ -13,6 +13,7 @@ from backdoor_lab.training.schedules import (
     multi_step,
     one_cycle,
     plateau,
+    waves,
 )
 from backdoor_lab.training.supervised import Supervised, Tuning
 
@@ -35,5 +36,6 @@ __all__ = [
     "one_cycle",
     "plateau",
     "sgd",
+    "waves",
     "whole",
 ]

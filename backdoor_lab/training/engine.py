@@ -21,7 +21,7 @@ from torchmetrics.functional.classification import multiclass_accuracy
 from backdoor_lab.callbacks import EpochLoss, Finite, FitProgress, Resume
 from backdoor_lab.datasets._images import ImageSet
 from backdoor_lab.device import chosen_device, resolved_precision
-from backdoor_lab.errors import ConfigError
+from backdoor_lab.errors import ConfigError, DivergedError
 from backdoor_lab.training.batches import Batches, Streamed
 from backdoor_lab.training.manual import Manual
 from backdoor_lab.training.supervised import Supervised
@@ -210,13 +210,13 @@ class Engine:
         """Logits (N, classes) fp32 of a set, on the device.
 
         Raises:
-            ConfigError: they are not finite; a model that has diverged is no result.
+            DivergedError: they are not finite; a model that has diverged is no result.
         """
         batches = self.batches(data, self.eval_batch_size, shuffle=False)
         with self.evaluating(model):
             logits = torch.cat([model(images) for images, _ in whole(batches)]).float()
         if not logits.isfinite().all():
-            raise ConfigError(
+            raise DivergedError(
                 "a model's answers are not finite, and nothing is kept; allowed: settings of its "
                 "training or purification that converge, such as a lower lr"
             )

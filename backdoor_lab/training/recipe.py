@@ -68,6 +68,11 @@ class Recipe:
         weights = [nn.Parameter(torch.zeros(1))]
         with naming("recipe.optimizer"):
             optimizer = self.optimizer(weights, lr=self.lr)
+        if optimizer.defaults.get("momentum", 0) >= 1:
+            raise ConfigError(
+                f"recipe.optimizer.momentum={optimizer.defaults['momentum']} never settles; "
+                "allowed: 0 to less than 1"
+            )
         with naming("recipe.schedule"):
             self.schedule(optimizer, self.epochs, 1)
 

@@ -1,7 +1,7 @@
 """SAM: descends by the gradient at the worst point of a small ball around the weights.
 
 Paper     Foret et al., Sharpness-Aware Minimization for Efficiently Improving Generalization,
-          ICLR 2021, arXiv:2010.01412
+          ICLR 2021, arXiv:2010.01412; adaptive: Kwon et al., ASAM, ICML 2021, arXiv:2102.11600
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ class SAM(Optimizer):
         lr: of `base`.
         rho: how far the weights climb, as one norm over all of them.
         base: the optimizer that descends.
-        options: what it takes besides.
+        adaptive: stretch the ball along large weights, as `climbed` does.
+        options: what `base` takes besides.
 
     Attributes:
         second_pass: entered around the second pass; `Supervised` keeps BatchNorm's running
@@ -37,13 +38,14 @@ class SAM(Optimizer):
         lr: float,
         rho: float = 0.05,
         base: Callable[..., Optimizer] = SGD,
+        adaptive: bool = False,
         **options: Any,
     ) -> None:
         self.base = base(params, lr=lr, **options)
         super().__init__(self.base.param_groups, self.base.defaults)
         self.param_groups = self.base.param_groups  # one list, so that schedules reach the base
         self.state = self.base.state
-        self.rho = rho
+        self.rho, self.adaptive = rho, adaptive
         self.second_pass: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -53,7 +55,7 @@ class SAM(Optimizer):
         with torch.enable_grad():
             loss = closure()
             weights = [weight for group in self.param_groups for weight in group["params"]]
-            with climbed(weights, self.rho), self.second_pass():
+            with climbed(weights, self.rho, self.adaptive), self.second_pass():
                 closure()
         self.base.step()
         return loss
@@ -67,18 +69,23 @@ class SAM(Optimizer):
 
 
 @contextmanager
-def climbed(parameters: Iterable[nn.Parameter], radius: float) -> Iterator[None]:
+def climbed(
+    parameters: Iterable[nn.Parameter], radius: float, adaptive: bool = False
+) -> Iterator[None]:
     """Moves weights by `radius` up their joint gradient; afterwards they are back, exactly.
 
-    epsilon = radius * g / (||g|| + 1e-12), with one norm over all `parameters`.
+    epsilon = radius * T^2 g / (||T g|| + 1e-12), with one norm over all `parameters`. T is 1, or
+    |w| where it is adaptive: then ||epsilon / |w||| is `radius`, and weights of 0 stay.
     """
     moved = [parameter for parameter in parameters if parameter.grad is not None]
-    gradients = [parameter.grad for parameter in moved if parameter.grad is not None]
     home = [parameter.detach().clone() for parameter in moved]
+    gradients = [parameter.grad for parameter in moved if parameter.grad is not None]
     with torch.no_grad():
-        scale = radius / (get_total_norm(gradients) + 1e-12)
-        for parameter, gradient in zip(moved, gradients, strict=True):
-            parameter.add_(scale * gradient)
+        stretch = [weight.abs() if adaptive else weight.new_ones(()) for weight in home]
+        climbs = [t * gradient for t, gradient in zip(stretch, gradients, strict=True)]
+        scale = radius / (get_total_norm(climbs) + 1e-12)
+        for parameter, t, climb in zip(moved, stretch, climbs, strict=True):
+            parameter.add_(scale * t * climb)
     try:
         yield
     finally:

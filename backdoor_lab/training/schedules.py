@@ -34,6 +34,17 @@ def cosine(
 
 
 @validated
+def waves(optimizer: Optimizer, epochs: int, steps: int, t_max: Count = 100) -> dict[str, Any]:
+    """Half a cosine down in `t_max` steps, up again in as many, over and over.
+
+    BackdoorBench's FT-SAM: its cosine of 100 epochs takes a step a batch.
+    """
+    del epochs, steps
+    anneal = schedulers.CosineAnnealingLR(optimizer, t_max)
+    return {"scheduler": anneal, "interval": "step"}
+
+
+@validated
 def multi_step(
     optimizer: Optimizer, epochs: int, steps: int, milestones: list[Count], gamma: Rate = 0.1
 ) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from backdoor_lab.config import CONF, catalogue, plain_config
-from backdoor_lab.config.checks import values_read
+from backdoor_lab.config.checks import values_read, without_effect
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.run.parts import Parts
 from tests.conftest import names
@@ -157,3 +157,20 @@ def test_protocol_wins_over_dataset_and_command_line_over_both(config):
     assert config("attack=sig").attack.delta == 80
     assert config("attack=sig", "protocol=gic").attack.delta == 40
     assert config("attack=sig", "protocol=gic", "attack.delta=7").attack.delta == 7
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["task=victim", "defense=ft"], ["defense=ft has no effect: this task does without"]),
+        (["task=victim", "aux.size=9"], ["aux.size=9 has no effect"]),
+        (["aux.ratio=0.1", "aux.size=9"], ["aux.ratio=0.1 has no effect: aux.size is given"]),
+        (["aux.ratio=0.1", "aux.per_class=2"], ["aux.ratio=0.1 has no effect: aux.per_class is"]),
+        (["aux.ratio=0.1", "defense=ft", "seed=1"], []),
+        (["task=victim", "attack=wanet"], []),
+    ],
+)
+def test_what_is_typed_in_vain_is_said(config, typed, said):
+    found = list(without_effect(config(*typed), typed))
+    assert len(found) == len(said)
+    assert all(text in sentence for text, sentence in zip(said, found, strict=True))

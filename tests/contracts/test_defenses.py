@@ -16,6 +16,7 @@ from tests.conftest import names
 
 DEFENSES = names("defense")
 SHORT = {"epochs": 1, "iterations": 2, "rounds": 1}  # by a key's last word
+SHORT |= {"images": 40}  # that are synthesised
 
 
 def shortened(node):

@@ -105,3 +105,28 @@ def test_ray_tries_a_killed_cell_again(tmp_path, in_process):
     assert "2 done, 0 failed" in ended_well(run, folder)
     assert "resuming the training" in (folder / "grids" / "0.log").read_text()
     assert scores(folder) == in_process
+
+
+VISITS = """
+import os, subprocess, sys
+from hydra_plugins.backdoor_lab_ray import keep_strangers_out
+
+def enters():
+    code = f"import ray; ray.init({address!r}, logging_level=50, log_to_driver=False)"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+keep_strangers_out()
+from backdoor_lab.run import on_ray
+with on_ray.connected(None, None):
+    address = on_ray.ray.get_runtime_context().gcs_address
+    known = enters()
+    del os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"]
+    print(known, enters())
+"""
+
+
+def test_strangers_cannot_enter_a_local_ray():
+    pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    visits = [sys.executable, "-c", VISITS]
+    done = subprocess.run(visits, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.stdout.split()[-2:] == ["True", "False"], done.stderr

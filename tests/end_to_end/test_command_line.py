@@ -14,10 +14,12 @@ from backdoor_lab.config import ROOT
 QUICK = ["recipe.epochs=1", "dataset.limit_train=200", "dataset.limit_test=100", "pictures=false"]
 
 
-def lab(*arguments, expect=0):
-    """Output of `python run.py ...`, whose exit code is `expect`."""
-    command = [sys.executable, "run.py", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+def lab(*arguments, expect=0, before=None):
+    """Output of `python run.py ...`, whose exit code is `expect`; `before` runs in its process."""
+    done = subprocess.run(
+        [sys.executable, "run.py", *arguments],
+        cwd=ROOT, capture_output=True, text=True, timeout=300, preexec_fn=before,
+    )  # fmt: skip
     text = done.stdout + done.stderr
     assert done.returncode == expect, text
     return text

@@ -30,6 +30,16 @@ BAD = [
     (["recipe.epochs=1.5"], "recipe.epochs"),
     (["recipe.optimizer=null"], "recipe.optimizer"),
     (["recipe.optimizer.momentum=-1"], "recipe.optimizer"),
+    (["recipe.optimizer.momentum=1.5"], "recipe.optimizer.momentum"),
+    (["recipe.lr=true"], "recipe.lr"),
+    (["recipe.batch_size=99999999999"], "recipe.batch_size"),
+    (["defense=ft", "defense.momentum=1.5"], "defense.momentum"),
+    (["model.options.width=''"], "model.options"),
+    (["model.options.width=-4"], "model.options"),
+    (["+model.options.nosuch=1"], "model.options"),
+    (["dataset.num_classes=1"], "dataset.num_classes"),
+    (["dataset.reserved=1"], "dataset.reserved"),
+    (["dataset.image_size=99999999999"], "dataset.image_size"),
     (["+recipe.schedule.warm_up=2"], "recipe.schedule.warm_up"),
     (["+recipe.schedule.warm_up=x"], "recipe.schedule.warm_up"),
     (["dataset.mean=[0.5]"], "dataset.mean"),
@@ -93,6 +103,12 @@ LATE = [
 @pytest.mark.parametrize(("overrides", "names"), LATE)
 def test_what_the_data_contradict_is_refused_before_a_training(config, overrides, names):
     parts = Parts.of(config(*overrides))
+    data = parts.dataset.load()
+
+    def attached():
+        parts.attach(data, 0)
+        parts.attach_defense(data, 0, 0)
+
     with pytest.raises(CompactHydraException) as refusal:
-        parts.attach(parts.dataset.load(), 0)
+        attached()
     assert names in str(refusal.value)

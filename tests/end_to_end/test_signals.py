@@ -1,6 +1,7 @@
-"""A run that is asked to end says so, in words and in its exit code."""
+"""A run that ends before its end says so, in words and in its exit code, and leaves no half."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -55,3 +56,15 @@ def test_a_training_that_diverges_stores_nothing(tmp_path):
     assert "Traceback" not in text
     assert not list(tmp_path.rglob("model.safetensors"))
     assert not list(tmp_path.rglob("result.json"))
+
+
+def test_a_disk_that_takes_no_more_is_one_sentence(tmp_path):
+    def small_files():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))  # bytes; a model has 2.8 MB
+
+    choice = ["attack=badnets", "task=victim", "recipe.epochs=1", "pictures=false", *SMALL]
+    text = lab(f"paths.outputs={tmp_path}", *choice, expect=1, before=small_files)
+    assert "File too large" in text
+    assert "allowed: folders of yours with space left" in text
+    assert "Traceback" not in text
+    assert not [file for file in tmp_path.rglob("*") if file.is_file() and file.suffix != ".lock"]

@@ -8,8 +8,10 @@ from torch import nn
 from backdoor_lab.aux_data import AuxiliarySet
 from backdoor_lab.datasets import ImageSet
 from backdoor_lab.defenses._base import batch_norms
-from backdoor_lab.defenses.anp import ANP, pruned
+from backdoor_lab.defenses._scale_masks import pruned
+from backdoor_lab.defenses.anp import ANP
 from backdoor_lab.errors import ConfigError
+from backdoor_lab.models import ModelFactory
 from backdoor_lab.seeds import generator_for
 from backdoor_lab.training import Engine
 from tests.tiny import SPEC, Tiny, tiny_aux
@@ -160,3 +162,32 @@ def test_held_out_images_are_a_tenth_fifty_at_least_half_at_most(counts, expecte
     assert found == expected
     rest = train.labels.bincount(minlength=len(counts)).tolist()
     assert [a + b for a, b in zip(found, rest, strict=True)] == counts
+
+
+@pytest.mark.parametrize("threshold", [0.3, None])
+def test_compression_takes_channels_out_by_their_masks(engine, monkeypatch, threshold):
+    model = ModelFactory("preact_resnet18", options={"width": 16}).build(SPEC, seed=0).eval()
+    draw = torch.Generator().manual_seed(0)
+    masks = {n: torch.rand(m.num_features, generator=draw) for n, m in batch_norms(model).items()}
+    monkeypatch.setattr(ANP, "search", lambda self, model, data: masks)
+    monkeypatch.setattr(ANP, "choose", lambda *_: None)
+    anp = defense(threshold=threshold, compression=2.0)
+    assert not anp.keeps_architecture
+    anp.check_model(model)
+    purified = anp.purify(deepcopy(model), tiny_aux(20))
+    whole, left = (sum(p.numel() for p in m.parameters()) for m in (model, purified))
+    assert 0.98 * whole / 2 < left <= whole / 2
+    inner = [name for name in masks if name.endswith("bn2")]
+    gone = torch.cat([masks[name] for name in inner]).sort().values
+    limit = gone[sum(anp.details["removed"].values()) - 1]
+    for name, mask in masks.items():
+        norm = purified.get_submodule(name)
+        if name in inner:
+            assert torch.equal(norm.weight, model.get_submodule(name).weight[mask > limit])
+            assert norm.running_var.shape == norm.bias.shape == norm.weight.shape
+        else:  # in a residual sum: zeroed where it is pruned, never taken out
+            assert torch.equal(norm.weight == 0, mask <= (threshold or -1))
+    outer = [mask for name, mask in masks.items() if name not in inner]
+    assert anp.details["zeroed"] == sum(int((m <= (threshold or -1)).sum()) for m in outer)
+    with pytest.raises(ConfigError, match="compression=99 is out of reach"):
+        defense(compression=99.0).check_model(model)

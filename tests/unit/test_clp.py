@@ -5,8 +5,10 @@ import torch
 from torch import nn
 
 from backdoor_lab.aux_data import AuxiliarySet
+from backdoor_lab.defenses._base import batch_norms
 from backdoor_lab.defenses.clp import CLP, graph_pairs, lipschitz_constants, reference_pairs
-from backdoor_lab.models import Classifier
+from backdoor_lab.errors import ConfigError
+from backdoor_lab.models import Classifier, ModelFactory
 from tests.tiny import SPEC
 
 
@@ -133,3 +135,65 @@ def test_layers_of_ten_channels_or_fewer_are_never_pruned_at_3():
     constants = torch.ones(10)
     constants[0] = 1e6
     assert ((constants - constants.mean()) / constants.std()).max() < 3
+
+
+@pytest.fixture
+def narrow():
+    model = ModelFactory("preact_resnet18", options={"width": 16}).build(SPEC, seed=0).eval()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for norm in batch_norms(model).values():
+            norm.weight.uniform_(0.5, 1.5)
+            norm.bias.normal_()
+    return model
+
+
+def compress(model, ratio, u=2.5):
+    defense = CLP(u, "graph", True, ratio)
+    defense.attach(None, SPEC, 0)
+    return defense.purify(deepcopy(model), AuxiliarySet("none", None, False)), defense
+
+
+def test_compression_takes_outliers_out_and_goes_on_in_their_order(narrow):
+    purified, defense = compress(narrow, 1.5)
+    whole, left = (sum(p.numel() for p in m.parameters()) for m in (narrow, purified))
+    assert 0.98 * whole / 1.5 < left <= whole / 1.5
+    assert defense.details["parameters"] == {"before": whole, "after": left}
+    assert not defense.keeps_architecture
+    zeroed, marked = purify(narrow, 2.5)
+    assert marked.keeps_architecture
+    inner = {name for name in batch_norms(narrow) if name.endswith("bn2")}
+    outer = sum(
+        int((zeroed.get_submodule(n).weight == 0).sum()) for n in inner ^ set(zeros(narrow))
+    )
+    assert defense.details["zeroed"] == outer > 0
+    removed = defense.details["removed"]
+    assert set(removed) <= inner
+    pairs, highest_left, lowest_gone = graph_pairs(narrow, SPEC.shape), [], []
+    for name in inner:
+        norm = narrow.get_submodule(name)
+        constants = lipschitz_constants(pairs[name].weight, norm.weight, norm.running_var + 1e-5)
+        ranked = ((constants - constants.mean()) / constants.std()).sort(descending=True).values
+        assert purified.get_submodule(name).num_features == len(ranked) - removed.get(name, 0)
+        highest_left.append(ranked[removed.get(name, 0)])
+        lowest_gone += ranked[: removed.get(name, 0)][-1:].tolist()
+    assert max(highest_left) <= min(lowest_gone)
+
+
+def test_without_further_channels_a_smaller_model_answers_as_one_that_zeroed_them(narrow):
+    purified, defense = compress(narrow, 1.0001, u=1.0)
+    zeroed, _ = purify(narrow, 1.0)
+    images = torch.rand(4, 3, 8, 8)
+    assert defense.details["parameters"]["after"] < 0.9 * defense.details["parameters"]["before"]
+    torch.testing.assert_close(purified(images), zeroed(images), atol=1e-4, rtol=1e-4)
+
+
+def test_more_than_the_architecture_allows_is_refused(narrow, model):
+    defense = CLP(3.0, "graph", True, 100.0)
+    defense.attach(None, SPEC, 0)
+    with pytest.raises(ConfigError, match=r"defense\.compression=100 is out .* null, or up to \d+"):
+        defense.check_model(narrow)
+    sums = ModelFactory("mobilenetv3_large_100").build(SPEC, seed=0)
+    with pytest.raises(ConfigError, match=r"allowed: null$"):
+        defense.check_model(sums)
+    CLP(3.0, "graph", True, None).check_model(sums)

@@ -12,9 +12,9 @@ import pytest
 
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.run import cluster, slurm, slurm_cell
-from backdoor_lab.run.child import killed, run_child
 from backdoor_lab.run.cluster import waves
 from backdoor_lab.run.pool import Work
+from backdoor_lab.run.worker import killed, run_child
 from hydra_plugins.backdoor_lab_ray import RayLauncher
 from hydra_plugins.backdoor_lab_slurm import SlurmLauncher
 
@@ -67,9 +67,13 @@ def test_a_child_is_deaf_to_warnings_and_ends_with_its_worker(tmp_path):
             time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGINT)
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # shells may have it ignored
     threading.Thread(target=interrupt, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
-        run_child([sys.executable, "-c", code], {}, said)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_child([sys.executable, "-c", code], {}, said)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert not psutil.pid_exists(int(said.read_text()))
     assert killed(-signal.SIGTERM)
     assert not killed(1)

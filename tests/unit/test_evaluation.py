@@ -10,7 +10,7 @@ from backdoor_lab.attacks.badnets import BadNets
 from backdoor_lab.attacks.none import NoAttack
 from backdoor_lab.attacks.wanet import WaNet
 from backdoor_lab.aux_data import AuxiliarySet
-from backdoor_lab.evaluation.doubts import doubt_auxiliary, doubt_victim
+from backdoor_lab.evaluation.doubts import doubt_answers, doubt_auxiliary, doubt_victim
 from backdoor_lab.evaluation.examination import Examination, evaluate
 from backdoor_lab.evaluation.scores import Scores, defense_effectiveness
 from backdoor_lab.training import Recipe
@@ -136,3 +136,11 @@ def test_a_set_without_the_target_class_is_said(images, spec, caplog):
     assert not caplog.records
     doubt_auxiliary(others, TARGET, spec.classes)
     assert "no image of the target class 3" in caplog.text
+
+
+@pytest.mark.parametrize(("share", "said"), [(0.9, True), (0.7, False)])
+def test_auxiliary_images_that_all_look_alike_are_said(spec, caplog, share, said):
+    alike = round(100 * share)
+    answers = torch.cat([torch.full((alike,), 3), torch.arange(100 - alike) % 10])
+    doubt_answers(answers, spec.classes)
+    assert ("of the auxiliary images for class 3: they trigger it" in caplog.text) == said

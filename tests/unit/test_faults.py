@@ -100,6 +100,21 @@ def test_wandb_without_a_network_is_offline_with_a_word(monkeypatch, tmp_path, c
         tracking.WandbTracker("p", None, "auto")
 
 
+def test_a_key_that_wandb_refuses_costs_the_run_nothing(monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv("WANDB_API_KEY", "short")  # its client refuses that without a network
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setattr(tracking, "reachable", lambda: True)
+    with tracking.WandbTracker("p", None, "auto").run("n", "g", "j", (), {}, tmp_path) as tracker:
+        assert tracker.lightning_logger.experiment.offline
+    assert "W&B refuses" in caplog.text
+    refused = tracking.WandbTracker("p", None, "online")
+    with (
+        pytest.raises(ConfigError, match="logger.mode=online, but W&B refuses"),
+        refused.run("n", "g", "j", (), {}, tmp_path),
+    ):
+        pass
+
+
 @pytest.mark.parametrize("broken", [b"machine\n", b"\xff\xfe\x00"])
 def test_a_broken_netrc_is_none(monkeypatch, tmp_path, broken):
     for name in ("WANDB_API_KEY", "WANDB_MODE"):

@@ -12,7 +12,7 @@ from backdoor_lab.aux_data import AuxiliarySet
 from backdoor_lab.defenses.ft import FT
 from backdoor_lab.defenses.ft_matched import FTMatched
 from backdoor_lab.defenses.ft_tuned import FTTuned, strongest
-from backdoor_lab.errors import ConfigError
+from backdoor_lab.errors import ConfigError, DivergedError
 from backdoor_lab.run.parts import Parts
 from tests.tiny import SPEC, tiny_aux
 
@@ -124,6 +124,15 @@ def test_tuned_says_when_every_setting_costs_accuracy(tiny, aux, engine, monkeyp
     defense.purify(tiny, aux)
     assert (defense.details["lr"], defense.details["epochs"]) == (0.01, 1)
     assert defense.details["harmless"] is False
+
+
+def test_tuned_takes_a_rate_that_diverges_for_a_harmful_one(tiny, aux, engine):
+    defense = tuned(engine, rates=[0.01, 1e30], lengths=[1])
+    defense.purify(tiny, aux)
+    assert defense.details["lr"] == 0.01
+    assert {one["lr"]: one["accuracy"] for one in defense.details["tried"]}[1e30] == 0
+    with pytest.raises(DivergedError, match="not finite"):
+        tuned(engine, rates=[1e30], lengths=[1]).purify(tiny, aux)
 
 
 def test_tuned_needs_images_to_choose_by(tiny, aux, engine):

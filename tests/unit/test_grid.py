@@ -1,13 +1,23 @@
-"""A grid is judged by what its cells left, whoever ran them."""
+"""A grid is checked as a whole, run once, and judged by what its cells left, whoever ran them."""
+
+import json
 
 import pytest
+from filelock import FileLock
 from hydra import compose
+from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
 from backdoor_lab.config.identity import run_identity
 from backdoor_lab.records import MadeFrom
+from backdoor_lab.run import checking
+from backdoor_lab.run.cells import Cell, combinations, is_plain, swept, victims_first
+from backdoor_lab.run.checking import Checker, check_all
+from backdoor_lab.run.claims import LOCK, Busy, claimed, is_claimed
 from backdoor_lab.run.finished import CODE
-from backdoor_lab.run.grid import Cell, Grid, checked, combinations, swept
+from backdoor_lab.run.grid import run_grid, work_off
+from backdoor_lab.run.ledger import Ledger, victims
+from backdoor_lab.tasks.status import Status
 from tests.records import record
 
 COMMON = ["defense=none", "aux=none", "pictures=false", "keep_model=false"]
@@ -31,10 +41,26 @@ def test_a_preset_sweeps_what_the_command_line_does_not_set():
 
 
 @pytest.fixture
-def cell(config, tmp_path):
-    config()
-    overrides = [*COMMON, f"paths.outputs={tmp_path}", f"paths.cache={tmp_path}"]
-    return checked(tuple(overrides))
+def common(config, tmp_path):
+    config()  # opens Hydra's configuration folder
+    return [*COMMON, f"paths.outputs={tmp_path}", f"paths.cache={tmp_path}"]
+
+
+@pytest.fixture
+def cell(common):
+    return Checker().cell(tuple(common))
+
+
+@pytest.fixture
+def asked(common, tmp_path):
+    """The config of a grid over two attacks and two seeds."""
+    task = ["attack=badnets,sig", "seed=0,1", *common]
+    hydra = {"overrides": {"task": task, "hydra": ["hydra.mode=MULTIRUN"]}, "sweeper": {}}
+    return OmegaConf.create({"hydra": hydra, "paths": {"outputs": str(tmp_path)}})
+
+
+def finish(cell):
+    record(made_from=MadeFrom(cell.code, "")).write(cell.folder)
 
 
 def test_a_cell_knows_its_folder_and_code(cell):
@@ -43,24 +69,132 @@ def test_a_cell_knows_its_folder_and_code(cell):
     assert cell.folder.parent.name == "none-none"
 
 
-def test_cells_are_judged_by_records(cell, tmp_path):
+def test_cells_are_judged_by_records(cell):
     assert cell.record() is None
     record(made_from=MadeFrom("of another day", "")).write(cell.folder)
     assert cell.record() is None
-    record(made_from=MadeFrom(cell.code, "")).write(cell.folder)
+    finish(cell)
     assert cell.record() is not None
     record(error="later failure").write(cell.folder)
     assert cell.record() is None
 
 
-def test_the_end_names_what_failed_and_exits_with_1(cell, caplog, tmp_path):
-    lost = Cell(("attack=sig",), tmp_path / "nowhere", "code")
-    record(made_from=MadeFrom(cell.code, "")).write(cell.folder)
-    grid = Grid()
-    grid.cells = [cell, lost]
+@pytest.mark.parametrize(
+    "text", ["seed=1", "aux.size=null", "attack.poison_rate=0.1", "force=true"]
+)
+def test_numbers_and_words_are_plain(text):
+    assert is_plain(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["attack=sig", "aux=seen", "+x.y=1", "~then", "defense@then=ft", "hydra.job.name=a",
+             "aux.classes=[1]", "hydra/launcher=pool"],
+)  # fmt: skip
+def test_choices_and_new_keys_are_not_plain(text):
+    assert not is_plain(text)
+
+
+def test_cells_that_follow_each_other_are_those_that_are_composed_alone(common):
+    grid = combinations(["attack=badnets,sig", "attack.poison_rate=0.1,0.2", "seed=0,1", *common])
+    found = check_all(grid)
+    assert [cell.overrides for cell in found] == grid
+    assert found == [Checker().cell(overrides) for overrides in grid]
+    assert len({cell.folder for cell in found}) == len({cell.victim for cell in found}) == 8
+
+
+def test_cells_of_one_victim_are_told(common):
+    one, other = check_all(combinations(["defender_seed=1,2", "seed=0", *common]))
+    assert one.victim == other.victim
+    assert one.folder != other.folder or one.overrides != other.overrides
+
+
+def test_processes_check_as_one_does(common, monkeypatch):
+    grid = combinations(["seed=range(0,6)", *common])
+    alone = check_all(grid)
+    monkeypatch.setattr(checking, "ROW", 1)
+    monkeypatch.setattr(checking, "cores_here", lambda: 2)
+    assert check_all(grid) == alone
+
+
+def test_a_value_that_does_not_fit_is_a_sentence_and_spoils_no_neighbour(common):
+    bad, good, negative = check_all([(f"seed={seed}", *common) for seed in ("abc", 0, -1)])
+    assert "could not be converted to Integer" in bad
+    assert isinstance(good, Cell)
+    assert "seed=-1 is negative" in negative
+
+
+def test_a_task_that_only_looks_is_no_cell(common):
+    assert "only looks" in check_all([("task=status", *common)])[0]
+
+
+def test_the_first_cell_of_each_victim_comes_first(tmp_path):
+    cells = [Cell((str(n),), tmp_path, "", victim) for n, victim in enumerate("aabcb")]
+    assert [cell.victim for cell in victims_first(cells)] == list("abcab")
+
+
+def test_a_grid_is_written_down_and_the_end_names_what_failed(asked, caplog, tmp_path):
+    def launch(overrides, first):
+        (file,) = (tmp_path / "grids").glob("*.json")
+        known = victims(file)
+        assert set(known) == {tuple(one) for one in overrides}
+        for cell in Ledger.read(file).cells:
+            finish(cell) if "attack=sig" in cell.overrides else None
+        return [JobReturn(overrides=one, status=JobStatus.COMPLETED) for one in overrides]
+
     with caplog.at_level("INFO"), pytest.raises(SystemExit):
-        grid.on_multirun_end(None)
-    assert "1 done, 1 failed" in caplog.text
-    assert "attack=sig (left no result)" in caplog.text
-    grid.cells = [cell]
-    grid.on_multirun_end(None)
+        run_grid(asked, launch)
+    assert "2 done, 2 failed" in caplog.text
+    assert caplog.text.count("(left no result)") == 2
+
+
+def test_status_tells_what_is_done_failed_and_missing(asked, tmp_path, capsys):
+    cells = check_all(combinations(swept(asked)))
+    finish(cells[0])
+    record(error="ValueError: why").write(cells[1].folder)
+    cells[2].folder.mkdir(parents=True)
+    Ledger.of(asked, cells).write()
+    with FileLock(cells[2].folder / LOCK):
+        Status().look(tmp_path)
+    text = capsys.readouterr().out
+    assert [word for word in text.split() if word.isdigit()][:5] == ["4", "1", "1", "1", "1"]
+    assert "python run.py -m attack=badnets,sig seed=0,1" in text
+    assert "failed (ValueError: why): python run.py attack=badnets seed=1" in text
+    assert "missing: python run.py attack=sig seed=1" in text
+
+
+def test_a_file_that_is_no_grid_is_passed_over(tmp_path, capsys):
+    (tmp_path / "grids").mkdir()
+    (tmp_path / "grids" / "a.json").write_text(json.dumps({"cells": [1]}))
+    Status().look(tmp_path)
+    assert "No grid in" in capsys.readouterr().out
+
+
+def test_a_folder_has_one_owner_at_a_time(tmp_path):
+    with claimed(tmp_path, patient=False):
+        assert is_claimed(tmp_path)
+        with pytest.raises(Busy), claimed(tmp_path, patient=False):
+            pass
+    assert not is_claimed(tmp_path)
+
+
+@pytest.mark.parametrize("ends_well", [True, False])
+def test_what_another_process_runs_is_looked_at_again_when_it_ended(cell, ends_well, monkeypatch):
+    started = []
+    cell.folder.mkdir(parents=True)
+    other = FileLock(cell.folder / LOCK)
+
+    def launch(overrides, first):
+        started.append(first)
+        told = JobReturn(overrides=overrides[0], status=JobStatus.COMPLETED)
+        told.return_value = Busy() if len(started) == 1 else None
+        return [told]
+
+    def owner_ends(seconds):
+        if ends_well:
+            finish(cell)
+        other.release()
+
+    other.acquire()
+    monkeypatch.setattr("backdoor_lab.run.grid.time.sleep", owner_ends)
+    work_off([cell], launch)
+    assert len(started) == (1 if ends_well else 2)

@@ -9,31 +9,39 @@ import time
 import pytest
 
 from backdoor_lab.config import ROOT
-from backdoor_lab.run.pool import Pool, Work, places, visible_gpus
+from backdoor_lab.config.hardware import launcher_here, visible_gpus
+from backdoor_lab.run import child
+from backdoor_lab.run.pool import Child, Pool, Work, places
 
 CELL = """
 import os, pathlib, signal, sys, time
-folder, name, deed = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+folder, name, deed = pathlib.Path(__file__).parent, sys.argv[1], sys.argv[2]
 with (folder / "log").open("a") as log:
-    log.write(f"start {name} {os.environ['PLACE']}\\n")
+    log.write(f"start {name} {os.environ['PLACE']} {os.getpid()}\\n")
 time.sleep(0.3)
 if deed == "kill" and not (folder / name).exists():
     (folder / name).touch()
     os.kill(os.getpid(), signal.SIGKILL)
+if deed == "sleep":
+    time.sleep(60)
 with (folder / "log").open("a") as log:
     log.write(f"end {name}\\n")
-sys.exit(deed == "fail")
+sys.exit(int(deed) if deed.isdigit() else deed == "fail")
 """
 
 
 @pytest.fixture
-def run(tmp_path):
+def pool(tmp_path, monkeypatch):
+    monkeypatch.setattr(child, "LOADED", [])  # the cells need no torch
     script = tmp_path / "cell.py"
     script.write_text(CELL)
+    spots = [{"PLACE": str(number)} for number in range(2)]
+    return Pool(script, spots, tmp_path / "grids")
 
-    def start(*cells, count=2):
-        spots = [{"PLACE": str(number)} for number in range(count)]
-        pool = Pool([sys.executable, str(script), str(tmp_path)], spots, tmp_path / "grids")
+
+@pytest.fixture
+def run(pool, tmp_path):
+    def start(*cells):
         pool.run([Work(n, (name, deed), victim) for n, (name, deed, victim) in enumerate(cells)])
         return (tmp_path / "log").read_text().splitlines()
 
@@ -47,16 +55,18 @@ def test_cells_of_one_victim_wait_for_the_first_of_them(run):
     assert sum(line.startswith("end") for line in log) == 4
 
 
-def test_no_two_cells_share_a_place(run):
+def test_no_two_cells_share_a_place_or_a_process(run):
     log = run(*((name, "go", name) for name in "abcdef"))
-    busy = {}
+    busy, processes = {}, set()
     for line in log:
         word, name, *place = line.split()
         if word == "start":
             assert place[0] not in busy.values()
             busy[name] = place[0]
+            processes.add(place[1])
         else:
             del busy[name]
+    assert len(processes) == 6
 
 
 def test_a_kill_costs_one_try_and_a_failure_is_not_repeated(run, caplog):
@@ -69,28 +79,50 @@ def test_a_kill_costs_one_try_and_a_failure_is_not_repeated(run, caplog):
     assert "failed (exit code 1): b fail" in caplog.text
 
 
+def test_what_another_process_runs_is_told_and_not_tried_again(run, pool):
+    log = run(("a", str(child.BUSY), "v"), ("b", "go", "w"))
+    assert sum(line.startswith("start a") for line in log) == 1
+    assert pool.busy == {0}
+
+
+def test_victims_that_nobody_makes_come_first(pool):
+    pool.made, pool.elsewhere = {"v"}, {"w"}
+    pool.running = [Child(Work(9, (), "x"), {}, None)]
+    waiting = [Work(number, (), victim) for number, victim in enumerate("xvwy")]
+    assert pool.next(waiting).victim == "y"
+    assert pool.next(waiting[:3]).victim == "v"
+    assert pool.next(waiting[:1]) is None
+
+
 def test_each_visible_gpu_is_a_place(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
     assert visible_gpus() == ["2", "5"]
     assert [place["CUDA_VISIBLE_DEVICES"] for place in places(2, 1)] == ["2", "2", "5", "5"]
+    assert launcher_here() == "pool"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert all("CUDA_VISIBLE_DEVICES" not in place for place in places(1, 1))
+    assert launcher_here() == "basic"
 
 
 def test_children_end_with_the_grid(tmp_path):
+    (tmp_path / "cell.py").write_text(CELL)
     code = (
-        "import sys; from pathlib import Path; from backdoor_lab.run.pool import Pool, Work; "
-        f"Pool([sys.executable, '-c', 'import time; time.sleep(60)'], [{{}}], Path('{tmp_path}'))"
-        ".run([Work(0, (), 'v')])"
+        "from pathlib import Path; from backdoor_lab.run import child; child.LOADED = []; "
+        f"from backdoor_lab.run.pool import Pool, Work; here = Path('{tmp_path}'); "
+        "Pool(here / 'cell.py', [{'PLACE': '0'}], here).run([Work(0, ('a', 'sleep'), 'v')])"
     )
     grid = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
-    children = f"/proc/{grid.pid}/task/{grid.pid}/children"
-    for _ in range(200):
+    log = tmp_path / "log"
+    for _ in range(1200):
         time.sleep(0.05)
-        if os.path.exists(children) and (pids := open(children).read().split()):  # noqa: SIM115
+        if log.exists() and log.read_text().endswith("\n"):
             break
-    else:
-        pytest.skip("this system does not tell a process's children")
     grid.send_signal(signal.SIGTERM)
-    assert grid.wait(20) == 143
-    assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)
+    assert grid.wait(60) == 143
+    pid = log.read_text().split()[3]
+    for _ in range(100):
+        if not os.path.exists(f"/proc/{pid}"):
+            break
+        time.sleep(0.05)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid), 0)

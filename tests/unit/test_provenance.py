@@ -116,7 +116,7 @@ def test_an_optimizer_a_callback_and_a_defense_make_nothing_stale(config, copy, 
     identities = [read(cfg) for cfg in cfgs for read in (victim_identity, run_identity)]
     code = Provenance(copy)
     before = [code.of(one) for one in identities]
-    for folder, name in (("training", "Lion"), ("callbacks", "SWA"), ("defenses", "NAD")):
+    for folder, name in (("training", "Lion"), ("callbacks", "SWA"), ("defenses", "Probe")):
         module = f"backdoor_lab.{folder}.{name.lower()}"
         edit(f"{folder}/{name.lower()}.py", "", f"class {name}:\n    strength = 1\n")
         edit(f"{folder}/__init__.py", "__all__", f"from {module} import {name}\n__all__")

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from backdoor_lab.training import SAM, Recipe, Tuning, cosine
-from backdoor_lab.training.sam import frozen_statistics
+from backdoor_lab.training.sam import climbed, frozen_statistics
 from tests.tiny import tiny_aux
 
 LR, RHO = 0.1, 0.5
@@ -108,3 +108,29 @@ def test_a_schedule_reaches_the_base(tiny, batch):
 def test_a_step_without_a_closure_is_refused(tiny):
     with pytest.raises(ValueError, match="closure"):
         SAM(tiny.parameters(), LR).step()
+
+
+def test_an_adaptive_climb_is_measured_in_the_weights_own_sizes(tiny, batch):
+    with torch.no_grad():
+        tiny.head.weight[0, 0] = 0.0
+    F.cross_entropy(tiny(batch[0]), batch[1]).backward()
+    tiny.head.bias.grad = None
+    home = deepcopy(tiny.state_dict())
+    with climbed(tiny.parameters(), RHO, adaptive=True):
+        shares = []
+        for name, weight in tiny.named_parameters():
+            moved = weight.detach() - home[name]
+            assert not moved[home[name] == 0].any()
+            shares.append((moved / home[name])[home[name] != 0])
+        assert torch.cat(shares).norm().item() == pytest.approx(RHO, rel=1e-3)
+        assert torch.equal(tiny.head.bias, home["head.bias"])
+        assert not torch.equal(tiny.head.weight, home["head.weight"])
+    assert all(torch.equal(value, home[name]) for name, value in tiny.state_dict().items())
+
+
+def test_a_failure_above_brings_the_weights_back(tiny, batch):
+    F.cross_entropy(tiny(batch[0]), batch[1]).backward()
+    home = deepcopy(tiny.state_dict())
+    with pytest.raises(ZeroDivisionError), climbed(tiny.parameters(), RHO):
+        raise ZeroDivisionError
+    assert all(torch.equal(value, home[name]) for name, value in tiny.state_dict().items())

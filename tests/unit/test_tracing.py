@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from backdoor_lab.models import traced, watched
+from backdoor_lab.models import outputs, traced, watched
 
 
 def hooks(model):
@@ -63,3 +63,16 @@ def test_a_trace_leaves_the_model_alone_and_tells_where_outputs_come_from(tiny):
     assert list(seen)[-1] == ""
     assert tiny.training
     assert all(torch.equal(value, before[name]) for name, value in tiny.state_dict().items())
+
+
+def test_outputs_are_those_of_the_latest_pass_before_what_follows_works_in_place(tiny):
+    tiny.body[2].inplace = True
+    images = torch.rand(2, 2, 3, 8, 8)
+    with outputs(tiny, ["body.1", "head"], lambda output: output * 1) as seen:
+        tiny(images[0])
+        logits = tiny(images[1])
+    torch.testing.assert_close(seen["head"], logits)
+    assert (seen["body.1"] < 0).any()
+    assert seen["body.1"].requires_grad
+    assert list(seen) == ["body.1", "head"]
+    assert not hooks(tiny)

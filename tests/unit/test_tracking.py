@@ -2,10 +2,12 @@ import csv
 import json
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from hydra.utils import instantiate
 from lightning import LightningModule, Trainer
 from omegaconf import OmegaConf
@@ -14,6 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from backdoor_lab.callbacks import EpochLoss
+from backdoor_lab.config.checks import refuse
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.tracking.csv import CSVTracker
 from backdoor_lab.tracking.none import NoTracker
@@ -191,3 +194,14 @@ def test_wandb_offline_runs_stay_separate(tmp_path):
     assert rows[-1]["trigger._type"] == "image-file"
     summary = {key: v for record in good["summary"] for key, v in record["update"].items()}
     assert summary["purified/acc"] == 0.9
+
+
+def test_the_sweep_calls_the_command_line_with_what_composes(config):
+    sweep = yaml.safe_load((CONF.parent / "wandb_sweep.yaml").read_text())
+    assert (CONF.parents[1] / sweep["program"]).is_file()
+    assert sweep["command"][-1] == "${args_no_hyphens}"
+    parameters = sweep["parameters"]
+    lists = [spec.get("values") or [spec["value"]] for spec in parameters.values()]
+    for values in product(*lists):
+        chosen = [f"{key}={value}" for key, value in zip(parameters, values, strict=True)]
+        refuse(config("logger=wandb", *chosen))

@@ -8,12 +8,12 @@ from omegaconf import OmegaConf
 from backdoor_lab.callbacks.fisher_scores import FisherScores
 from backdoor_lab.callbacks.masked_gradients import MaskedGradients
 from backdoor_lab.defenses._base import batch_norms
+from backdoor_lab.defenses._statistics import input_statistics
 from backdoor_lab.defenses.ft_matched import FTMatched
 from backdoor_lab.defenses.unibp import UniBP
 from backdoor_lab.defenses.unibp.entries import top_entries
 from backdoor_lab.defenses.unibp.rectification import (
     bn_distance,
-    input_statistics,
     reset_affine,
 )
 from backdoor_lab.errors import ConfigError

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +10,9 @@ from torch.optim import SGD, Optimizer
 from typing_extensions import TypedDict
 
 from backdoor_lab.defenses._base import batch_norms
-from backdoor_lab.models import watched
+from backdoor_lab.defenses._statistics import Statistics
 from backdoor_lab.training import Tuning
 from backdoor_lab.validation import Index, Positive
-
-Statistics = dict[str, tuple[Tensor, Tensor]]
 
 
 class Rectification(TypedDict):
@@ -46,28 +43,6 @@ def reset_affine(model: nn.Module) -> nn.Module:
         norm.weight.fill_(1)
         norm.bias.fill_(0)
     return model
-
-
-def running_statistics(model: nn.Module) -> Statistics:
-    """Running mean and variance (C,) of each BatchNorm."""
-    return {
-        name: (model.get_buffer(f"{name}.running_mean"), model.get_buffer(f"{name}.running_var"))
-        for name in batch_norms(model)
-    }
-
-
-@contextmanager
-def input_statistics(model: nn.Module, detach_var: bool) -> Iterator[Statistics]:
-    """Mean and biased variance (C,), fp32, of what entered each BatchNorm in the last forward."""
-    seen: Statistics = {}
-
-    def look(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: None) -> None:
-        if module.affine:
-            var, mean = torch.var_mean(inputs[0].float(), dim=(0, 2, 3), correction=0)
-            seen[name] = (mean, var.detach() if detach_var else var)
-
-    with watched(model, look, (nn.BatchNorm2d,), before=True):
-        yield seen
 
 
 class Rectifier(Tuning):

@@ -19,21 +19,30 @@ from backdoor_lab.callbacks.fisher_scores import FisherScores
 from backdoor_lab.callbacks.masked_gradients import MaskedGradients
 from backdoor_lab.datasets import ImageSet
 from backdoor_lab.defenses._base import Defense, batch_norms
+from backdoor_lab.defenses._statistics import (
+    Statistics,
+    input_statistics,
+    running_statistics,
+)
 from backdoor_lab.defenses.unibp.entries import FreshNoise, Granularity, top_entries
 from backdoor_lab.defenses.unibp.rectification import (
     Rectification,
     Rectifier,
-    Statistics,
-    input_statistics,
     reset_affine,
-    running_statistics,
     still,
 )
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.seeds import generator_for
 from backdoor_lab.training import Recipe, constant, cosine, sgd
 from backdoor_lab.training.sam import frozen_statistics
-from backdoor_lab.validation import Count, Fraction, Index, NonNegative, Positive, validated
+from backdoor_lab.validation import (
+    Count,
+    Index,
+    Momentum,
+    NonNegative,
+    Positive,
+    validated,
+)
 
 
 class UniBP(Defense):
@@ -90,7 +99,7 @@ class UniBP(Defense):
         epochs: Index,
         lr: Positive,
         lr_floor: NonNegative,
-        momentum: Fraction,
+        momentum: Momentum,
         weight_decay: NonNegative,
         batch_size: Count,
     ) -> None:

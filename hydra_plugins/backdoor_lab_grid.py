@@ -1,0 +1,40 @@
+"""Hydra's way into our grids: every cell is composed once, checked, and judged by its record."""
+
+from __future__ import annotations
+
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class GridSweeper(Sweeper):
+    """All combinations of the lists on the command line and in a preset.
+
+    Hydra's own sweeper composes each cell to see that it can, and each launcher does so again;
+    a finished cell is composed here alone.
+
+    Args:
+        params: lists of a preset, such as `{seed: "0,1"}`; the command line wins.
+    """
+
+    def __init__(self, params: dict[str, str] | None = None) -> None:
+        del params  # read from the config
+        self.config: DictConfig
+        self.launcher: Launcher
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        self.config = config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Run the grid that the config describes; `arguments` are in it."""
+        from backdoor_lab.run.grid import run_grid
+
+        del arguments
+        run_grid(self.config, self.launcher.launch)
