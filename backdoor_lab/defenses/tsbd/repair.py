@@ -50,7 +50,7 @@ class NormPenalty(SAM):
             here = [None if weight.grad is None else weight.grad.clone() for weight in weights]
             with ExitStack() as back:
                 for weight in weights:
-                    back.enter_context(climbed([weight], self.rho))
+                    back.enter_context(climbed([weight], self.rho, self.adaptive))
                 back.enter_context(self.second_pass())
                 closure()
         for weight, gradient in zip(weights, here, strict=True):
