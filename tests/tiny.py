@@ -1,6 +1,7 @@
 """The smallest network that defenses of batch normalisation have a hold on, and its images."""
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from backdoor_lab.aux_data import AuxiliarySet
@@ -22,6 +23,31 @@ class Tiny(nn.Module):
 
     def forward(self, images):
         return self.head(self.body(images).mean((2, 3)))
+
+
+def drawn_tiny():
+    """A tiny network in eval mode whose BatchNorm entries and statistics are all different."""
+    torch.manual_seed(0)
+    model = Tiny()
+    with torch.no_grad():
+        for norm in (model.body[1], model.body[4]):
+            norm.weight.uniform_(0.5, 2)
+            norm.bias.normal_()
+            norm.running_mean.normal_()
+            norm.running_var.uniform_(0.5, 2)
+    return model.eval()
+
+
+def stepped(model, optimizer, batch):
+    """The loss of `model` at one step of an optimizer that wants a closure."""
+
+    def closure():
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(batch[0]), batch[1])
+        loss.backward()
+        return loss
+
+    return optimizer.step(closure)
 
 
 def tiny_aux(count):

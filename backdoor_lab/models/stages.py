@@ -21,12 +21,7 @@ def stages(model: nn.Module, shape: tuple[int, int, int]) -> list[list[str]]:
         model: read only.
         shape: (C, H, W) of an image.
     """
-    sizes: dict[str, torch.Size] = {}
-
-    def look(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
-        sizes[name] = getattr(output, "shape", torch.Size())
-
-    traced(model, shape, look)
+    sizes = _output_sizes(model, shape)
     names = [name for name in sizes if isinstance(model.get_submodule(name), nn.Conv2d | nn.Linear)]
     stem, last = names[0], max(n for n, name in enumerate(names) if len(sizes[name]) > 2)
     groups: dict[int, list[str]] = {}
@@ -49,12 +44,7 @@ def outlets(model: nn.Module, shape: tuple[int, int, int]) -> dict[str, tuple[in
         model: read only.
         shape: (C, H, W) of an image.
     """
-    sizes: dict[str, torch.Size] = {}
-
-    def look(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
-        sizes[name] = getattr(output, "shape", torch.Size())
-
-    traced(model, shape, look)
+    sizes = _output_sizes(model, shape)
     modules = {name: model.get_submodule(name) for name in sizes}
     layers = [name for name in sizes if isinstance(modules[name], nn.Conv2d | nn.Linear)]
     stem = layers[0]
@@ -70,6 +60,17 @@ def outlets(model: nn.Module, shape: tuple[int, int, int]) -> dict[str, tuple[in
     computed = {sizes[around[name]][2:] for name in layers}
     found = sorted(last.items(), key=lambda item: -item[0].numel())
     return {name: (size[0], size[1]) for size, name in found if size in computed}
+
+
+def _output_sizes(model: nn.Module, shape: tuple[int, int, int]) -> dict[str, torch.Size]:
+    """The shape of what each module puts out for one image, in the order in which they run."""
+    sizes: dict[str, torch.Size] = {}
+
+    def look(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
+        sizes[name] = getattr(output, "shape", torch.Size())
+
+    traced(model, shape, look)
+    return sizes
 
 
 def _block(model: nn.Module, name: str, stem: str, sizes: dict[str, torch.Size]) -> str:

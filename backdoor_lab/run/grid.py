@@ -13,9 +13,10 @@ from omegaconf import DictConfig
 from backdoor_lab.config.choices import refuse_choices
 from backdoor_lab.run.cells import Cell, combinations, swept, victims_first
 from backdoor_lab.run.checking import check_all
-from backdoor_lab.run.claims import Busy, is_claimed
+from backdoor_lab.run.claims import is_claimed
 from backdoor_lab.run.exits import farewells
 from backdoor_lab.run.ledger import Ledger
+from backdoor_lab.store.locks import Busy
 
 log = logging.getLogger(__name__)
 Launch = Callable[[list[list[str]], int], Sequence[JobReturn]]

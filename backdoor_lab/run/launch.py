@@ -21,10 +21,11 @@ from backdoor_lab.errors import ConfigError
 from backdoor_lab.records import Record, forget_failure, read_record
 from backdoor_lab.reports.table import result_table
 from backdoor_lab.run.child import BUSY, CELL
-from backdoor_lab.run.claims import Busy, claimed
+from backdoor_lab.run.claims import claimed
 from backdoor_lab.run.finished import State, state_of
 from backdoor_lab.run.gate import told
 from backdoor_lab.run.names import Names
+from backdoor_lab.store.locks import Busy
 
 log = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ from collections.abc import Collection, Sequence
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
-from backdoor_lab.run.claims import Busy
 from backdoor_lab.run.ledger import place, victims
 from backdoor_lab.run.pool import Work
+from backdoor_lab.store.locks import Busy
 
 
 def works(config: DictConfig, cells: Sequence[Sequence[str]], first: int) -> list[Work]:

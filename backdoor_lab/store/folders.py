@@ -6,14 +6,12 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from backdoor_lab.digests import digest
+from backdoor_lab.store.locks import locked
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
@@ -47,7 +45,8 @@ class Store:
         """
         folder = self.root / f"{name}-{digest(key)}"
         self.root.mkdir(parents=True, exist_ok=True)
-        with locked(self.root / f"{name if replaces else folder.name}.lock"):
+        place = name if replaces else folder.name
+        with locked(self.root / f"{place}.lock", place):
             if found(folder):
                 return folder, True
             partial = folder.with_name(f"{folder.name}.partial")
@@ -79,21 +78,6 @@ def clear_unless_folder(path: Path) -> None:
     """Remove a file, or a link, that stands where a folder should be."""
     if path.is_symlink() or path.is_file():
         path.unlink()
-
-
-@contextmanager
-def locked(file: Path) -> Iterator[None]:
-    """Hold the lock on `file`; says so when it has to wait."""
-    lock = FileLock(file)
-    try:
-        lock.acquire(timeout=1)
-    except Timeout:
-        log.info("another process is making %s; waiting for it", file.stem)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def seal(folder: Path) -> None:

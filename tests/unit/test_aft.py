@@ -19,7 +19,7 @@ from backdoor_lab.defenses.aft.synthesis import mismatch, synthesise
 from backdoor_lab.defenses.clp import CLP
 from backdoor_lab.models import frozen_copy
 from backdoor_lab.training import Engine
-from tests.tiny import SPEC, Tiny, tiny_aux
+from tests.tiny import SPEC, drawn_tiny, tiny_aux
 
 NOTHING = AuxiliarySet("none", None, False)
 OPTIONS = {
@@ -31,15 +31,7 @@ OPTIONS = {
 
 @pytest.fixture
 def model():
-    torch.manual_seed(0)
-    model = Tiny()
-    with torch.no_grad():
-        for norm in batch_norms(model).values():
-            norm.weight.uniform_(0.5, 1.5)
-            norm.bias.normal_()
-            norm.running_mean.normal_()
-            norm.running_var.uniform_(0.5, 2)
-    return model.eval()
+    return drawn_tiny()
 
 
 def aft(engine, victim, seed=3, **changes):

@@ -14,18 +14,12 @@ from backdoor_lab.errors import ConfigError
 from backdoor_lab.models import ModelFactory
 from backdoor_lab.seeds import generator_for
 from backdoor_lab.training import Engine
-from tests.tiny import SPEC, Tiny, tiny_aux
+from tests.tiny import SPEC, drawn_tiny, tiny_aux
 
 
 @pytest.fixture
 def model():
-    torch.manual_seed(0)
-    model = Tiny()
-    with torch.no_grad():
-        for norm in (model.body[1], model.body[4]):
-            norm.bias.normal_()
-            norm.running_var.uniform_(0.5, 2)
-    return model.eval()
+    return drawn_tiny()
 
 
 @pytest.fixture(scope="module")

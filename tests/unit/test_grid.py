@@ -13,10 +13,11 @@ from backdoor_lab.records import MadeFrom
 from backdoor_lab.run import checking
 from backdoor_lab.run.cells import Cell, combinations, is_plain, swept, victims_first
 from backdoor_lab.run.checking import Checker, check_all
-from backdoor_lab.run.claims import LOCK, Busy, claimed, is_claimed
+from backdoor_lab.run.claims import LOCK, claimed, is_claimed
 from backdoor_lab.run.finished import CODE
 from backdoor_lab.run.grid import run_grid, work_off
 from backdoor_lab.run.ledger import Ledger, victims
+from backdoor_lab.store.locks import Busy
 from backdoor_lab.tasks.status import Status
 from tests.records import record
 

@@ -11,18 +11,12 @@ from backdoor_lab.defenses._base import batch_norms
 from backdoor_lab.defenses.rnp import RNP, Unlearning
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.training import Engine
-from tests.tiny import SPEC, Tiny, tiny_aux
+from tests.tiny import SPEC, Tiny, drawn_tiny, tiny_aux
 
 
 @pytest.fixture
 def model():
-    torch.manual_seed(0)
-    model = Tiny()
-    with torch.no_grad():
-        for norm in (model.body[1], model.body[4]):
-            norm.weight.uniform_(0.5, 1.5)
-            norm.bias.normal_()
-    return model.eval()
+    return drawn_tiny()
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from backdoor_lab.training import SAM, Recipe, Tuning, cosine
 from backdoor_lab.training.sam import climbed, frozen_statistics
-from tests.tiny import tiny_aux
+from tests.tiny import stepped, tiny_aux
 
 LR, RHO = 0.1, 0.5
 
@@ -45,18 +45,6 @@ def by_hand(model, batch):
         for (name, weight), gradient in zip(model.named_parameters(), second, strict=True)
     }
     return weights | statistics
-
-
-def stepped(model, optimizer, batch):
-    """One step of `optimizer` on `model`."""
-
-    def closure():
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(batch[0]), batch[1])
-        loss.backward()
-        return loss
-
-    return optimizer.step(closure)
 
 
 def test_one_step_is_the_formula_and_statistics_move_once(tiny, batch):

@@ -16,7 +16,7 @@ from backdoor_lab.defenses.tsbd.repair import NormPenalty
 from backdoor_lab.defenses.tsbd.tsbd import Unlearning
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.training import Engine, Recipe, Tuning, constant, sgd
-from tests.tiny import SPEC, Tiny, tiny_aux
+from tests.tiny import SPEC, Tiny, stepped, tiny_aux
 
 
 @pytest.fixture
@@ -191,16 +191,6 @@ def mixed(model, batch, r, alpha):
             weight += r * gradient / gradient.norm().clamp(min=1e-12)
     second = gradients(above, batch)
     return [(1 - alpha) * g1 + alpha * g2 for g1, g2 in zip(first, second, strict=True)]
-
-
-def stepped(model, optimizer, batch):
-    def closure():
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(batch[0]), batch[1])
-        loss.backward()
-        return loss
-
-    return optimizer.step(closure)
 
 
 def test_a_step_of_the_repair_by_hand(model, aux):

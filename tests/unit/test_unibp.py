@@ -7,7 +7,6 @@ from omegaconf import OmegaConf
 
 from backdoor_lab.callbacks.fisher_scores import FisherScores
 from backdoor_lab.callbacks.masked_gradients import MaskedGradients
-from backdoor_lab.defenses._base import batch_norms
 from backdoor_lab.defenses._statistics import input_statistics
 from backdoor_lab.defenses.ft_matched import FTMatched
 from backdoor_lab.defenses.unibp import UniBP
@@ -18,7 +17,7 @@ from backdoor_lab.defenses.unibp.rectification import (
 )
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.training import SAM, Engine, Recipe, Tuning, sgd
-from tests.tiny import SPEC, Tiny, tiny_aux
+from tests.tiny import SPEC, drawn_tiny, tiny_aux
 
 
 def engine():
@@ -27,14 +26,7 @@ def engine():
 
 @pytest.fixture
 def model():
-    torch.manual_seed(0)
-    model = Tiny()
-    with torch.no_grad():
-        for norm in batch_norms(model).values():
-            norm.weight.uniform_(0.5, 2)
-            norm.bias.normal_()
-            norm.running_mean.normal_()
-    return model.eval()
+    return drawn_tiny()
 
 
 @pytest.fixture(scope="module")
