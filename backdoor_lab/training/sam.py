@@ -7,11 +7,11 @@ Paper     Foret et al., Sharpness-Aware Minimization for Efficiently Improving G
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from torch.optim import SGD, Optimizer
 
@@ -19,12 +19,17 @@ from torch.optim import SGD, Optimizer
 class SAM(Optimizer):
     """Any optimizer whose gradient is taken `rho` up the gradient; two passes a step.
 
+    With `alpha` it descends by (1 - alpha) g(w) + alpha g(w + e): to first order the gradient of
+    L + alpha rho ||g||, the norm of the gradient being what is held down (TSBD).
+
     Args:
         params: what is trained.
         lr: of `base`.
         rho: how far the weights climb, as one norm over all of them.
         base: the optimizer that descends.
         adaptive: stretch the ball along large weights, as `climbed` does.
+        alpha: weight of the gradient up there, the rest being that of the weights where they are.
+        apart: each tensor climbs in a ball of its own.
         options: what `base` takes besides.
 
     Attributes:
@@ -39,13 +44,15 @@ class SAM(Optimizer):
         rho: float = 0.05,
         base: Callable[..., Optimizer] = SGD,
         adaptive: bool = False,
+        alpha: float = 1.0,
+        apart: bool = False,
         **options: Any,
     ) -> None:
         self.base = base(params, lr=lr, **options)
         super().__init__(self.base.param_groups, self.base.defaults)
         self.param_groups = self.base.param_groups  # one list, so that schedules reach the base
         self.state = self.base.state
-        self.rho, self.adaptive = rho, adaptive
+        self.rho, self.adaptive, self.alpha, self.apart = rho, adaptive, alpha, apart
         self.second_pass: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -55,10 +62,22 @@ class SAM(Optimizer):
         with torch.enable_grad():
             loss = closure()
             weights = [weight for group in self.param_groups for weight in group["params"]]
-            with climbed(weights, self.rho, self.adaptive), self.second_pass():
+            here = self.kept(weights)
+            with ExitStack() as back:
+                for ball in [[weight] for weight in weights] if self.apart else [weights]:
+                    back.enter_context(climbed(ball, self.rho, self.adaptive))
+                back.enter_context(self.second_pass())
                 closure()
+        for weight, gradient in here:
+            weight.grad.mul_(self.alpha).add_(gradient, alpha=1 - self.alpha)
         self.base.step()
         return loss
+
+    def kept(self, weights: list[nn.Parameter]) -> list[tuple[Any, Tensor]]:
+        """Weights with their gradients here, where these count."""
+        if self.alpha == 1:
+            return []
+        return [(weight, weight.grad.clone()) for weight in weights if weight.grad is not None]
 
     def state_dict(self) -> dict[str, Any]:
         return self.base.state_dict()

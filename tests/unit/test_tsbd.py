@@ -12,10 +12,9 @@ from backdoor_lab.config import CONF
 from backdoor_lab.datasets import ImageSet
 from backdoor_lab.defenses.tsbd import TSBD
 from backdoor_lab.defenses.tsbd.changes import filters, most_changed, most_changed_within
-from backdoor_lab.defenses.tsbd.repair import NormPenalty
 from backdoor_lab.defenses.tsbd.tsbd import Unlearning
 from backdoor_lab.errors import ConfigError
-from backdoor_lab.training import Engine, Recipe, Tuning, constant, sgd
+from backdoor_lab.training import SAM, Engine, Recipe, Tuning, constant, sgd
 from tests.tiny import SPEC, Tiny, stepped, tiny_aux
 
 
@@ -197,7 +196,7 @@ def test_a_step_of_the_repair_by_hand(model, aux):
     batch = aux.data.images.float() / 255, aux.data.labels
     wanted = mixed(model.train(), batch, 0.05, 0.7)
     home = [weight.detach().clone() for weight in model.parameters()]
-    optimizer = NormPenalty(model.parameters(), lr=0.1, rho=0.05, alpha=0.7)
+    optimizer = SAM(model.parameters(), lr=0.1, rho=0.05, alpha=0.7, apart=True)
     loss = stepped(model, optimizer, batch)
     assert loss.item() > 0
     for weight, before, gradient in zip(model.parameters(), home, wanted, strict=True):

@@ -1,7 +1,6 @@
 """TSBD: weights that unlearning the clean task changes most are zeroed, then quietly repaired.
 
-The method is in `tsbd.py`; `changes.py` says which weights these are, `repair.py` how the gradient
-norm is held down while tuning.
+The method is in `tsbd.py`; `changes.py` says which weights these are.
 """
 
 from backdoor_lab.defenses.tsbd.tsbd import TSBD

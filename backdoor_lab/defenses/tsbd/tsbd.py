@@ -21,9 +21,8 @@ from backdoor_lab.aux_data import AuxiliarySet
 from backdoor_lab.datasets import ImageSet
 from backdoor_lab.defenses._base import Defense
 from backdoor_lab.defenses.tsbd.changes import filters, most_changed, most_changed_within
-from backdoor_lab.defenses.tsbd.repair import NormPenalty
 from backdoor_lab.errors import ConfigError
-from backdoor_lab.training import Engine, Recipe, Tuning, constant, sgd
+from backdoor_lab.training import SAM, Engine, Recipe, Tuning, constant, sgd
 from backdoor_lab.validation import Count, Fraction, Momentum, NonNegative, Positive, validated
 
 
@@ -85,7 +84,7 @@ class TSBD(Defense):
         ascent = sgd(momentum, weight_decay=0)
         self.unlearning = Recipe(unlearn_epochs, batch_size, unlearn_lr, ascent, constant)
         descent = partial(
-            NormPenalty, rho=r, alpha=alpha, momentum=momentum, weight_decay=weight_decay
+            SAM, rho=r, alpha=alpha, apart=True, momentum=momentum, weight_decay=weight_decay
         )
         self.recipe = Recipe(epochs, batch_size, lr, descent, constant)
 
