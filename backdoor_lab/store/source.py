@@ -13,6 +13,7 @@ from pathlib import Path
 Symbol = tuple[str, str]  # module, name; an empty name is the module as a whole
 DEFINITION = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 INSTALLED = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+PACKAGES = {"site-packages", "dist-packages"}  # of other environments on the path, as clusters have
 
 
 @dataclass
@@ -100,7 +101,9 @@ def find(module: str) -> Path | None:
             return None
         path, file = list(spec.submodule_search_locations or []), Path(spec.origin)
     installed = any(str(file).startswith(f"{folder}/") for folder in INSTALLED)
-    return None if installed or module.partition(".")[0] in sys.stdlib_module_names else file
+    installed |= not PACKAGES.isdisjoint(file.parts)
+    standard = module.partition(".")[0] in sys.stdlib_module_names
+    return None if installed or standard or file.suffix != ".py" else file
 
 
 def _absolute(statement: ast.ImportFrom, package: str) -> str:

@@ -1,6 +1,7 @@
 """A number is stale when code that shaped it has changed, and only then."""
 
 import shutil
+from importlib.machinery import EXTENSION_SUFFIXES
 
 import pytest
 
@@ -132,6 +133,18 @@ def test_code_of_a_user_counts_too(tmp_path, monkeypatch):
         file.write_text(text)
         found.add(Provenance().of({"_target_": "mine.A"}))
     assert len(found) == 2
+
+
+def test_what_is_installed_elsewhere_does_not_count(tmp_path, monkeypatch):
+    elsewhere = tmp_path / "other" / "site-packages"
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "installed.py").write_text("class A:\n    x = 1\n")
+    (tmp_path / f"compiled{EXTENSION_SUFFIXES[0]}").write_bytes(b"\xf0\x28\x00")
+    for place in (elsewhere, tmp_path):
+        monkeypatch.syspath_prepend(place)
+    nothing = Provenance().of({})
+    assert Provenance().of({"_target_": "installed.A"}) == nothing
+    assert Provenance().of({"_target_": "compiled.A"}) == nothing
 
 
 def test_every_method_reaches_its_own_code(config):
