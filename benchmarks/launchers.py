@@ -49,7 +49,7 @@ class Outcome:
 
     def twice(self) -> int:
         """Cells that came to their end more than once, as their children told."""
-        logs = (self.folder / "grids").glob("*.log")
+        logs = (self.folder / "grids").glob("*/*.log")
         return sum(file.read_text().count("Result: ") > 1 for file in logs)
 
     def row(self, reference: dict[object, object]) -> list[object]:
