@@ -65,16 +65,21 @@ def timed(command: list[str], environment: dict[str, str], kills: int) -> tuple[
 
 
 def kill_one(launcher: psutil.Process, struck: set[str]) -> None:
-    """Kill a child that has worked for some seconds, and whose cell was not struck before."""
-    for child in launcher.children():
+    """Kill a cell's process that has worked for some seconds, if that cell was not struck before.
+
+    The pool's children are copied from a server: they stand below it, and the file that a child
+    writes to tells its cell.
+    """
+    for child in launcher.children(recursive=True):
         try:
-            cell = " ".join(child.cmdline())
-            if cell not in struck and sum(child.cpu_times()[:2]) > 5 + len(struck):
-                child.kill()
-                struck.add(cell)
-                return
-        except psutil.NoSuchProcess:
+            logs = {file.path for file in child.open_files() if "/grids/" in file.path}
+            worked = sum(child.cpu_times()[:2])
+        except psutil.Error:  # it has ended meanwhile
             continue
+        if logs and logs.isdisjoint(struck) and worked > 5 + len(struck):
+            child.kill()
+            struck |= logs
+            return
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from backdoor_lab.config.hardware import cores_here, visible_gpus
 from backdoor_lab.run.child import BUSY, nursery, run_cell
@@ -107,9 +108,16 @@ class Pool:
         self.used[work.number] = self.used.get(work.number, 0) + 1
         said = self.logs / f"{work.number}.log"
         arguments = (self.script, work.overrides, place, said)
+        try:
+            return Child(work, place, self.begun(arguments))
+        except (EOFError, OSError):  # the server was killed; a new one takes its place
+            return Child(work, place, self.begun(arguments))
+
+    def begun(self, arguments: tuple[Any, ...]) -> BaseProcess:
+        """A child at work."""
         process = self.context.Process(target=run_cell, args=arguments)
         process.start()
-        return Child(work, place, process)
+        return process
 
     def ended(self, child: Child, view: View) -> bool:
         """Take a child off the list; whether its cell is to be tried again."""

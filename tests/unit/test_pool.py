@@ -22,6 +22,10 @@ time.sleep(0.3)
 if deed == "kill" and not (folder / name).exists():
     (folder / name).touch()
     os.kill(os.getpid(), signal.SIGKILL)
+if deed == "orphan" and not (folder / name).exists():
+    (folder / name).touch()
+    os.kill(os.getppid(), signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
 if deed == "sleep":
     time.sleep(60)
 with (folder / "log").open("a") as log:
@@ -77,6 +81,26 @@ def test_a_kill_costs_one_try_and_a_failure_is_not_repeated(run, caplog):
     assert {"end a", "end c"} <= set(log)
     assert "tried again (exit code -9): a kill" in caplog.text
     assert "failed (exit code 1): b fail" in caplog.text
+
+
+def test_the_death_of_the_server_costs_the_cells_that_ran_one_try(run):
+    log = run(("a", "orphan", "v"), ("b", "go", "v"), ("c", "go", "w"), ("d", "go", "x"))
+    assert sum(line.startswith("start a") for line in log) == 2
+    assert {"end a", "end b", "end c", "end d"} <= set(log)
+
+
+def test_a_server_that_dies_while_it_is_asked_is_asked_once_more(run, pool, monkeypatch):
+    begun, deaths = Pool.begun, [EOFError, BrokenPipeError]
+
+    def dying(self, arguments):
+        if deaths:
+            raise deaths.pop()
+        return begun(self, arguments)
+
+    monkeypatch.setattr(Pool, "begun", dying)
+    with pytest.raises(EOFError):  # twice is no accident
+        run(("a", "go", "v"))
+    assert "end b" in run(("b", "go", "v"))
 
 
 def test_what_another_process_runs_is_told_and_not_tried_again(run, pool):
