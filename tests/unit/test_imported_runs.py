@@ -39,7 +39,7 @@ QUICK = {
 @pytest.fixture(scope="module")
 def resnet():
     torch.manual_seed(0)
-    return trained(torchvision_resnet())
+    return trained(torchvision_resnet(), epochs=3)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_torchvision_s_resnet_comes_back_under_its_own_names(run, resnet, tmp_pa
     back = torchvision_resnet().eval()
     back.load_state_dict(torch.load(folder / "model" / "state_dict.pt")["state_dict"])
     state = load_file(folder / "model" / "model.safetensors")
-    assert list(state) == sorted(back.state_dict())
+    assert state.keys() == back.state_dict().keys()
     mine, mean = load_purified(folder), torch.tensor(MEAN).view(1, -1, 1, 1)
     some = torch.rand(4, 3, 32, 32)
     theirs = back((some - mean) / torch.tensor(STD).view(1, -1, 1, 1))

@@ -60,8 +60,9 @@ def done(cfg: DictConfig, record: Record) -> list[str]:
     held = f"{aux['size']} images ({chosen.get('aux')})" if aux else "no images"
     settings: dict[str, Any] = {}
     for key in SETTINGS:
-        if (value := plain_config(cfg, key)) is not None:
-            settings[key] = {name: one for name, one in value.items() if name != "_target_"}
+        value = plain_config(cfg, key) or {}
+        if kept := {name: one for name, one in value.items() if name != "_target_"}:
+            settings[key] = kept
     yaml = OmegaConf.to_yaml(OmegaConf.create(settings)).rstrip()
     return [f"{' then '.join(record.chain)}, with {held}:", "", "```yaml", yaml, "```"]
 
@@ -72,6 +73,7 @@ def scores(record: Record) -> list[str]:
     rows = [
         f"| {name} % | {rate(record.victim, key)} | {rate(record.purified, key)} |"
         for key, name in {**RATES, "der": "DER"}.items()
+        if getattr(record.victim, key) is not None or getattr(record.purified, key) is not None
     ]
     known = record.victim is not None and record.victim.asr is not None
     unknown = "No trigger is known, so that ASR, RA and DER are not: accuracy tells of no backdoor."

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -39,17 +43,18 @@ def write_graph(file: Path, model: Classifier) -> None:
     model = model.cpu().float().eval()
     _, spec, *_ = model.blueprint
     images = torch.rand(TRIED, *spec.shape, generator=torch.Generator().manual_seed(0))
-    torch.onnx.export(
-        model,
-        (images[:2],),
-        str(file),
-        input_names=["images"],
-        output_names=["logits"],
-        dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
+    with quiet():
+        torch.onnx.export(
+            model,
+            (images[:2],),
+            str(file),
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     found = torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
     with torch.no_grad():
@@ -61,3 +66,15 @@ def write_graph(file: Path, model: Classifier) -> None:
             f"export.onnx=true: onnxruntime's answers differ from the model's by {apart:.1e} of "
             "the largest; allowed: false"
         )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the lines on each pass of the exporter, which no user can act on."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logging.disable(before)

@@ -45,7 +45,7 @@ def quarantined(work: Work, path: Path, *arguments: Any) -> dict[str, Any]:
         Refused: it said so, or came to no end.
     """
     methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("fork" if "fork" in methods else "spawn")
+    context: Any = multiprocessing.get_context("fork" if "fork" in methods else "spawn")
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=_answer, args=(sender, work, path, arguments), daemon=True)
     with warnings.catch_warnings():

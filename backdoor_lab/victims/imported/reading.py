@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy._core import multiarray
 from numpy.dtypes import BoolDType, Float32DType, Float64DType, Int32DType, Int64DType, UInt8DType
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -22,7 +23,7 @@ WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 KEPT = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64, torch.int32)
 ARRAYS: list[Any] = [
     np.ndarray, np.dtype, BoolDType, Float32DType, Float64DType, Int32DType, Int64DType, UInt8DType,
-    *((getattr(np._core.multiarray, name), f"numpy.{core}.multiarray.{name}")
+    *((getattr(multiarray, name), f"numpy.{core}.multiarray.{name}")
       for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
 ]  # fmt: skip  # for BackdoorBench's results, and for the time of their loading
 NAMES, LONGEST = 10_000, 256

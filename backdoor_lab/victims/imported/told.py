@@ -48,7 +48,7 @@ class Told:
 
     def or_else(self, state: Mapping[str, Tensor]) -> Told:
         """With a normalisation that lies among the weights, as `normalize.mean` and `.std` do."""
-        found = {
+        found: dict[str, Any] = {
             name.rpartition(".")[2]: tuple(one.flatten().tolist())
             for name, one in state.items()
             if name.rpartition(".")[2] in ("mean", "std") and one.numel() == CHANNELS

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from functools import cache
 from typing import Any
 
 import torch
@@ -39,9 +41,15 @@ def fitted(
 
 def skeleton(factory: ModelFactory, small: bool) -> Shapes | None:
     """Shapes of all weights by name, the head last; None where there is no such stem."""
+    return shapes_of(factory.architecture, small, json.dumps(factory.options))
+
+
+@cache
+def shapes_of(architecture: str, small: bool, options: str) -> Shapes | None:
+    """As `skeleton`, of options in JSON; a network is laid out once."""
     try:
         with torch.device("meta"):
-            net = Classifier(factory.architecture, ANY, False, small, factory.options).net
+            net = Classifier(architecture, ANY, False, small, json.loads(options)).net
     except ConfigError:
         if small:
             return None
