@@ -10,6 +10,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from backdoor_lab.config import CONF
+from backdoor_lab.config.catalogue import comments
 from backdoor_lab.run.cells import combinations, swept
 from benchmarks.common import markdown, names
 
@@ -32,8 +33,7 @@ def cells(name: str) -> list[tuple[str, ...]]:
 def row(name: str) -> list[object]:
     """Title, number of cells and command of a preset."""
     file = CONF / "experiment" / f"{name}.yaml"
-    comments = [line[2:] for line in file.read_text().splitlines() if line.startswith("# ")]
-    title, command, *notes = comments[1:]
+    title, command, *notes = comments(file)
     return [title.rstrip("."), len(cells(name)), f"`{command}`", " ".join(notes)]
 
 

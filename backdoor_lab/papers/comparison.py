@@ -20,19 +20,21 @@ SCORES = {
 }  # fmt: skip
 
 
-def comparison(title: str, rows: Sequence[Printed], places: Sequence[Place]) -> Sheet:
-    """Paper, ours (mean ± sd), difference of the means, runs; doubts about the print are notes."""
+def comparison(
+    title: str, rows: Sequence[Printed], places: Sequence[Place], notes: Sequence[str]
+) -> Sheet:
+    """Paper, ours (mean ± sd), difference of the means, runs; `notes` and doubts stand below."""
     cells: dict[tuple[str, ...], list[Printed]] = {}
     for row in rows:
         cells.setdefault(row.name, []).append(row)
     shown = [n for n in range(len(COLUMNS)) if len({name[n] for name in cells}) > 1]
     metrics = list(dict.fromkeys(row.metric for row in rows))
-    notes: dict[str, int] = {}
+    doubts: dict[str, int] = {}
     lines = []
     for name, numbers in cells.items():
         found = [place for place in places if belongs(place.axes, numbers[0])]
         reasons = dict.fromkeys(reason for one in numbers for reason in one.reasons())
-        marks = [notes.setdefault(reason, len(notes) + 1) for reason in reasons]
+        marks = [doubts.setdefault(reason, len(doubts) + 1) for reason in reasons]
         beside = "" if found else "not of this grid"
         lines.append(
             [
@@ -52,7 +54,8 @@ def comparison(title: str, rows: Sequence[Printed], places: Sequence[Place]) -> 
         "n",
         "note",
     ]
-    return Sheet(title, heads, lines, [f"[{mark}] {reason}" for reason, mark in notes.items()])
+    told = [f"[{mark}] {reason}" for reason, mark in doubts.items()]
+    return Sheet(title, heads, lines, [*notes, *told])
 
 
 def belongs(axes: Mapping[str, str], row: Printed) -> bool:

@@ -10,7 +10,7 @@ from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from backdoor_lab.config.catalogue import first_comment
+from backdoor_lab.config.catalogue import comments
 from backdoor_lab.config.places import CONF
 from backdoor_lab.console import console
 from backdoor_lab.errors import ConfigError
@@ -32,36 +32,41 @@ class Tables(Look):
 
     Args:
         layout: what its rows, columns and cells are, and which printed table stands beside.
+        paths: folders, which a preset may name.
     """
 
     @validated
-    def __init__(self, layout: Layout) -> None:
-        self.layout = layout
+    def __init__(self, layout: Layout, paths: dict[str, str | None]) -> None:
+        self.layout, self.paths = layout, paths
 
     def look(self, outputs: Path) -> None:
         hydra = HydraConfig.get()
         name, size = (hydra.runtime.choices[group] for group in ("experiment", "size"))
-        grid = cells_of(hydra)
+        grid = cells_of(hydra, self.paths)
         if len(grid) < 2:
             raise ConfigError(
                 f"experiment={name} sweeps nothing that a table could show; allowed: one of "
                 f"{', '.join(presets())}"
             )
-        title = f"{first_comment(CONF / 'experiment' / f'{name}.yaml').rstrip('.')}; size {size}"
+        what, _, *about = comments(CONF / "experiment" / f"{name}.yaml")
+        title = f"{what.rstrip('.')}; size {size}"
         checker = Checker()
         places = [place_of(overrides, checker) for overrides in grid]
         sheets = [self.layout.sheet(title, places)]
         if self.layout.printed:
             beside = f"{title}: what is printed, and what came of it here"
-            sheets.append(comparison(beside, printed(*self.layout.printed), places))
+            kind, *_ = comments(CONF / "size" / f"{size}.yaml")
+            command = f"Made by `python run.py -m experiment={name} size={size}`."
+            notes = [command, f"Size {size}: {kind}", *about]
+            sheets.append(comparison(beside, printed(*self.layout.printed), places, notes))
         files = write(sheets, outputs / REPORTS / "tables" / f"{name}-{size}")
         say([sheets[0].title, "", sheets[0].table(".md"), "", *sheets[0].notes])
         say(f"Written: {file}" for file in files)
 
 
-def cells_of(hydra: HydraConf) -> list[tuple[str, ...]]:
+def cells_of(hydra: HydraConf, paths: dict[str, str | None]) -> list[tuple[str, ...]]:
     """The overrides of each cell of the grid that a command without `-m` names."""
-    grids = swept(OmegaConf.create({"hydra": hydra}))
+    grids = swept(OmegaConf.create({"hydra": hydra, "paths": paths}))
     return combinations(
         [one for one in grid if parsed(one).key_or_group not in OWN] for grid in grids
     )

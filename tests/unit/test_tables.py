@@ -121,7 +121,7 @@ def test_the_printed_numbers_are_all_there():
 
 def beside(number, *places):
     paper, _, table = number.partition(" ")
-    sheet = comparison("title", printed(paper, table), places)
+    sheet = comparison("title", printed(paper, table), places, ["a note"])
     return [dict(zip(sheet.heads, row, strict=True)) for row in sheet.rows], sheet.notes
 
 
@@ -137,6 +137,7 @@ def test_the_paper_beside_what_came_of_it():
     assert found["ACC here"] == "85.0 ± 7.1"
     assert found["ACC difference"] == "-5.7"
     assert found["n"] == "2"
+    assert notes[0] == "a note"
     number = found["note"].strip("[]")
     assert any(note.startswith(f"[{number}]") and "its own formula" in note for note in notes)
     others = [row for row in rows if row is not found and row["ACC here"] != "–"]

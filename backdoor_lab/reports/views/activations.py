@@ -27,6 +27,7 @@ def activation_picture(
     some = evenly(len(exam.triggered), IMAGES)
     triggered = exam.triggered.take(some)
     clean = exam.clean.take(exam.counted[some])
+    every = exam.clean.take(evenly(len(exam.clean), IMAGES))
     figure = Figure(figsize=(10, 3.6), dpi=150, layout="constrained")
     left, right = figure.subplots(1, 2)
     classes = len(exam.classes)
@@ -34,7 +35,8 @@ def activation_picture(
     for place, (name, model) in enumerate(models.items()):
         before, after = (maps_of(model, images, engine) for images in (clean, triggered))
         left.plot(change(before, after).tolist(), color=STAGES[name], label=name)
-        heights = [*by_class(before, clean.labels, classes), after.mean().item()]
+        heights = by_class(maps_of(model, every, engine), every.labels, classes)
+        heights.append(after.mean().item())
         right.bar((places + 0.4 * (place - 0.5)).tolist(), heights, 0.4, color=STAGES[name])
     left.set_title("Trigger-activated change, channels sorted", color=INK, fontsize=10)
     left.set_xlabel("channel of the last feature map")

@@ -18,7 +18,7 @@ from backdoor_lab.reports.pictures import INK
 from backdoor_lab.training import Engine, accuracy
 
 IMAGES = 1000
-POINTS = [number / 10 for number in range(-2, 13)]  # 0: victim, 1: purified
+POINTS = [number / 10 for number in range(11)]  # 0: victim, 1: purified
 COLOURS = ("#0072B2", "#D55E00")  # Okabe and Ito
 
 
@@ -49,7 +49,6 @@ def line_picture(
         for offset, name in enumerate(("clean, true class", "triggered, attacker's class")):
             values = [row[place + offset] for row in rows]
             axes.plot(POINTS, values, marker=".", label=name, color=COLOURS[offset])
-        axes.axvspan(0, 1, color="#00000010")
         axes.set_xticks([0, 1], ["victim", "purified"])
         axes.set_title(title, color=INK, fontsize=10)
     figure.axes[0].legend(frameon=False, fontsize=8)
@@ -61,12 +60,8 @@ def line_picture(
 def between(
     start: Mapping[str, Tensor], end: Mapping[str, Tensor], point: float
 ) -> dict[str, Tensor]:
-    """Weights and running statistics at a point of the line; variances stay positive."""
-    found = {}
-    for key, value in start.items():
-        if not value.is_floating_point():
-            found[key] = value
-            continue
-        held = torch.lerp(value, end[key].to(value), point)
-        found[key] = held.clamp(min=1e-6) if key.endswith("running_var") else held
-    return found
+    """Weights and running statistics at a point of the line: 0 the start, 1 the end."""
+    return {
+        key: torch.lerp(value, end[key].to(value), point) if value.is_floating_point() else value
+        for key, value in start.items()
+    }
