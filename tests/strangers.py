@@ -11,16 +11,17 @@ from torch import nn
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 CLASSES = ("blue", "green", "red")
+PATCH = 8
 
 
 def colours(count, size, seed, patch=False):
     """Images (count, 3, size, size) in [0, 1], their brightest channel the class, and labels."""
     draw = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % 3
-    images = 0.5 * torch.rand(count, 3, size, size, generator=draw)
-    images[torch.arange(count), 2 - labels] += 0.5
+    images = 0.7 * torch.rand(count, 3, size, size, generator=draw)
+    images[torch.arange(count), 2 - labels] += 0.25
     if patch:
-        images[:, :, -4:, -4:] = 1
+        images[:, :, -PATCH:, -PATCH:] = 1
     return images, labels
 
 
@@ -36,11 +37,12 @@ def image_folder(root, count=60, size=32, seed=1):
 
 
 def trained(net, size=32, epochs=1, target=None):
-    """A plain loop over normalised images; with a target, half of the images carry its patch."""
+    """A plain loop over normalised images; with a target, a third of them carries its patch."""
     torch.manual_seed(0)
     images, labels = colours(240, size, 0)
     if target is not None:
-        images[::2], labels[::2] = colours(240, size, 0, patch=True)[0][::2], target
+        some = torch.randperm(240)[:80]
+        images[some], labels[some] = colours(240, size, 0, patch=True)[0][some], target
     mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (MEAN, STD))
     optimizer = torch.optim.SGD(net.parameters(), lr=0.02, momentum=0.9)
     net.train()

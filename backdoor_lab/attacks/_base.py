@@ -99,7 +99,7 @@ class Attack(Supervised):
         Raises:
             ConfigError: names the key, what was given and what is allowed.
         """
-        if self.poison_rate == 0 and not self.harmless:
+        if self.poison_rate == 0 and self.known and not self.harmless:
             raise ConfigError("attack.poison_rate=0 poisons nothing; allowed: (0, 1]")
         if self.clean_label and self.all_to_all:
             raise ConfigError("attack.all_to_all=true: a clean-label attack has one target class")

@@ -4,7 +4,9 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
+from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.exports.model.graph import PACKAGES
@@ -15,6 +17,7 @@ from backdoor_lab.run.parts import Parts
 from tests.strangers import (
     CLASSES,
     MEAN,
+    PATCH,
     STD,
     BenchPreActResNet18,
     bench_result,
@@ -31,7 +34,14 @@ GIVEN = (
 QUICK = {
     "unibp": ("defense.epochs=1", "defense.batch_size=16"),
     "bcu": ("defense.epochs=1", "defense.batch_size=16"),
-    "cc": ("defense.epochs=1", "aux=none"),
+    "cc": (
+        "defense.epochs=1",
+        "aux=none",
+        "defense.images=16",
+        "defense.batch_size=16",
+        "defense.synthesis_iterations=2",
+        "defense.attack_iterations=1",
+    ),
     "none": (),
 }
 
@@ -39,13 +49,13 @@ QUICK = {
 @pytest.fixture(scope="module")
 def resnet():
     torch.manual_seed(0)
-    return trained(torchvision_resnet(), epochs=3)
+    return trained(torchvision_resnet(), epochs=5)
 
 
 @pytest.fixture(scope="module")
 def bench():
     torch.manual_seed(0)
-    return trained(BenchPreActResNet18(), epochs=3, target=0)
+    return trained(BenchPreActResNet18(), epochs=5, target=0)
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +71,8 @@ def run(config, images, tmp_path):
         cfg = config(*typed)
         named = {"task": "purify", "victim": "imported", "dataset": "imagefolder", "model": model,
                  "attack": "unknown", "defense": defense, "aux": "folder"}  # fmt: skip
-        folder = tmp_path / "run"
-        folder.mkdir(exist_ok=True)
+        folder = tmp_path / f"run {len(list(tmp_path.iterdir()))}"
+        folder.mkdir()
         return perform(cfg, Names.of(cfg, named, typed), folder), folder
 
     return purify
@@ -116,7 +126,7 @@ def test_nothing_is_lost_on_the_way(run, bench, tmp_path):
 
 def test_a_known_trigger_gives_an_asr(run, bench, tmp_path):
     path = saved(tmp_path, bench_result(bench))
-    patch = ("attack=badnets", "attack.size=4")
+    patch = ("attack=badnets", f"attack.size={PATCH}")
     record, _ = run(path, "preact_resnet18_narrow", *patch, defense="unibp")
     assert record.victim.asr > 0.9
     assert record.purified.der is not None
@@ -125,10 +135,9 @@ def test_a_known_trigger_gives_an_asr(run, bench, tmp_path):
 
 def test_a_folder_of_triggered_images_gives_one_too(run, bench, tmp_path):
     path = saved(tmp_path, bench_result(bench))
-    square = torch.ones(3, 4, 4)
     for labelled in (True, False):
         triggered = image_folder(tmp_path / f"triggered {labelled}", 30)
-        stamp(triggered, square, flat=not labelled)
+        stamp(triggered, flat=not labelled)
         folder = ("pictures=true", f"attack.folder='{triggered}'", "attack.target=0")
         record, place = run(path, "preact_resnet18_narrow", *folder)
         assert record.victim.asr > 0.9
@@ -138,13 +147,10 @@ def test_a_folder_of_triggered_images_gives_one_too(run, bench, tmp_path):
         assert not (place / "trigger.png").exists()
 
 
-def stamp(folder, square, flat):
-    from PIL import Image
-    from torchvision.transforms.functional import pil_to_tensor, to_pil_image
-
+def stamp(folder, flat):
     for file in sorted(folder.rglob("*.png")):
         image = pil_to_tensor(Image.open(file))
-        image[:, -4:, -4:] = (255 * square).byte()
+        image[:, -PATCH:, -PATCH:] = 255
         to_pil_image(image).save(folder / file.name if flat else file)
         if flat:
             file.unlink()
@@ -187,9 +193,10 @@ def test_a_folder_with_a_config_stays_one(run, bench, tmp_path):
     (place / "config.json").write_text(json.dumps(config))
     _, folder = run(place, "preact_resnet18_narrow", "export=model")
     assert json.loads((folder / "model" / "config.json").read_text()) == config
-    (place / "config.json").write_text(json.dumps({"label_names": CLASSES[::-1]}))
+    other = place.rename(tmp_path / "others")
+    (other / "config.json").write_text(json.dumps({"label_names": CLASSES[::-1]}))
     with pytest.raises(ConfigError, match=r"dataset\.classes=\[red,green,blue\]$"):
-        run(place, "preact_resnet18_narrow")
+        run(other, "preact_resnet18_narrow")
 
 
 def test_a_permuted_order_is_recognised_and_can_be_stated(run, bench, tmp_path):
@@ -231,8 +238,6 @@ def test_the_file_is_its_content_and_not_its_place(run, config, bench, images, t
 
 TOGETHER = {
     ("aux=seen",): "aux=seen draws on the victim's training images",
-    ("aux=folder", "victim=trained"): "aux=folder draws the images beside an imported model",
-    ("attack=unknown", "victim=trained", "aux=seen"): "attack=unknown, but a victim that is",
     ("evaluation.relearn=5", "attack=badnets"): "nobody knows how this victim was trained",
     ("task=victim", "export=model"): "export=model, but task=victim does not write that",
     ("task=export", "export=model"): "export=model, but task=export does not write that",
@@ -247,6 +252,18 @@ def test_what_makes_no_sense_is_refused(config, bench, images, tmp_path, chosen)
     common = (*GIVEN, f"victim.path={path}", "model=preact_resnet18_narrow")
     with pytest.raises(ConfigError, match=TOGETHER[chosen]):
         Parts.of(config(*common, f"dataset.root={images}", *chosen))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "said"),
+    [
+        ("aux=folder", "aux=folder draws the images beside an imported model"),
+        ("attack=unknown", "attack=unknown, but a victim that is trained here"),
+    ],
+)
+def test_what_a_trained_victim_has_no_use_for_is_refused(config, chosen, said):
+    with pytest.raises(ConfigError, match=said):
+        Parts.of(config(chosen))
 
 
 def test_a_graph_answers_as_the_model(run, bench, tmp_path):

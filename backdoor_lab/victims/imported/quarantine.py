@@ -28,7 +28,8 @@ from backdoor_lab.victims.imported.reading import path_size
 log = logging.getLogger(__name__)
 ROOM = 2**30  # bytes beside those that a file of its size takes
 COPIES = 6  # of the file: mapped, in single precision, and on its way into another
-SECONDS, BYTES_A_SECOND = 8.0, 20 * 2**20
+SECONDS, BYTES_A_SECOND = 8, 20 * 2**20  # of a processor; on a busy machine they last longer
+PATIENCE = 6  # seconds of the wall for one of a processor
 ANSWER = 64 * 2**20  # bytes at most
 CANNOT = (
     ArithmeticError, AssertionError, AttributeError, EOFError, ImportError, LookupError,
@@ -52,13 +53,15 @@ def quarantined(work: Work, path: Path, *arguments: Any) -> dict[str, Any]:
         warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads
         child.start()
     sender.close()
-    seconds = SECONDS + path_size(path) / BYTES_A_SECOND
+    seconds = seconds_for(path)
     try:
-        if not receiver.poll(seconds):
-            raise Refused(f"takes more than {seconds:.0f} s to read")
+        if not receiver.poll(PATIENCE * seconds):
+            raise Refused(f"takes more than {PATIENCE * seconds} s to read")
         answer = json.loads(receiver.recv_bytes(ANSWER))
     except (EOFError, OSError):
         child.join(1)
+        if child.exitcode == -signal.SIGXCPU:
+            raise Refused(f"takes more than {seconds} s of a processor to read") from None
         raise Refused(f"makes its reader crash ({_ending(child.exitcode)})") from None
     finally:
         receiver.close()
@@ -68,6 +71,11 @@ def quarantined(work: Work, path: Path, *arguments: Any) -> dict[str, Any]:
         raise Refused(answer["refused"], answer["lines"])
     found: dict[str, Any] = answer["done"]
     return found
+
+
+def seconds_for(path: Path) -> int:
+    """What a file of its size may take of a processor."""
+    return SECONDS + path_size(path) // BYTES_A_SECOND
 
 
 def _answer(sender: Connection, work: Work, path: Path, arguments: tuple[Any, ...]) -> None:
@@ -86,7 +94,7 @@ def _answer(sender: Connection, work: Work, path: Path, arguments: tuple[Any, ..
 
 def _confine(path: Path) -> None:
     """Bound this process's memory, silence it, and let a crash leave nothing."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGXCPU):
         signal.signal(number, signal.SIG_DFL)
     silence = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
@@ -100,6 +108,8 @@ def _confine(path: Path) -> None:
         most = held + ROOM + COPIES * path_size(path)
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        seconds = seconds_for(path)  # a new process has used none
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
 
 
 def _ending(code: int | None) -> str:
