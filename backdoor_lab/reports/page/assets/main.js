@@ -1,0 +1,108 @@
+"use strict";
+// Filters, and what they change: every table and every figure.
+
+const form = document.getElementById("filters");
+const section = (id) => document.getElementById(id);
+const inside = (id, selector) => section(id).querySelector(selector);
+
+const means = new Table(inside("means", ".table"), "Means over seeds");
+const single = new Table(inside("runs", ".table"), "Every run");
+const lost = new Table(inside("troubles", ".table"), "Failed and missing");
+
+/** The ticked values of each facet that has any. */
+function ticked() {
+  const found = new Map();
+  for (const box of form.querySelectorAll("input:checked")) {
+    const facet = Number(box.name);
+    if (!found.has(facet)) found.set(facet, new Set());
+    found.get(facet).add(Number(box.value));
+  }
+  return found;
+}
+
+/** What each section shows of the runs that are shown. */
+const DRAWN = {
+  trade: ({ groups }) => showTrade(inside("trade", ".figure"), groups, colouring()),
+  means: ({ groups }) => {
+    const columns = [...facetColumns(leading(groups, DECISIVE)), countColumn, ...scoreColumns(), runsColumn];
+    means.show(columns, groups, "No run fits these filters.");
+  },
+  heat: ({ groups }) => showHeat(inside("heat", ".table"), groups, section("measure").value),
+  sweeps: ({ sweeps }) => showSweeps(inside("sweeps", ".plots"), sweeps),
+  costs: ({ groups }) => {
+    for (const host of section("costs").querySelectorAll(".figure")) showCosts(host, groups, colouring());
+  },
+  parallel: ({ groups }) => showParallel(inside("parallel", ".figure"), groups),
+  runs: ({ runs }) => {
+    const each = runs.map((run) => Object.assign(new Group(run.codes), { runs: [run] }));
+    single.show([...facetColumns(leading(each, EVERY)), ...scoreColumns(), pageColumn], each, "No run fits these filters.");
+  },
+  troubles: ({ troubles }) => lost.show(troubleColumns(varying(troubles, EVERY)), troubles, "None that these filters show."),
+};
+
+const colouring = () => Number(section("colour").value);
+let shown = { runs: [], groups: [], sweeps: [], troubles: [] };
+const stale = new Set();
+const near = new Set();
+
+/** Draw the sections that are near what is seen; the others when they come near. */
+function drawNear() {
+  for (const id of stale) {
+    if (near.has(id)) {
+      stale.delete(id);
+      DRAWN[id](shown);
+    }
+  }
+}
+
+function update() {
+  const wanted = ticked();
+  const runs = LAB.runs.filter((run) => fits(run, wanted));
+  const groups = groupsOf(runs);
+  shown = { runs, groups, sweeps: sweepsOf(groups), troubles: LAB.troubles.filter((one) => fits(one, wanted)) };
+  section("sweeps").hidden = section("to-sweeps").hidden = shown.sweeps.length === 0;
+  const all = plural(LAB.runs.length, "run");
+  const failed = shown.troubles.length ? `; ${shown.troubles.length} failed or missing` : "";
+  section("count").textContent = `Shown: ${runs.length.toLocaleString("en")} of ${all}, ${plural(groups.length, "row")} of means${failed}.`;
+  redraw();
+}
+
+function redraw(ids = Object.keys(DRAWN)) {
+  ids.forEach((id) => stale.add(id));
+  drawNear();
+}
+
+/** Choices of the two selects. */
+function offer() {
+  const apart = DECISIVE.filter((facet) => LAB.facets[facet].values.length > 1);
+  const facets = apart.length ? apart : DECISIVE;
+  for (const facet of facets) section("colour").append(element("option", { value: facet }, LAB.facets[facet].name));
+  if (facets.includes(FACET.get("defense"))) section("colour").value = FACET.get("defense");
+  for (const [name, { label }] of Object.entries(SHADES)) section("measure").append(element("option", { value: name }, label));
+}
+
+function start() {
+  offer();
+  section("folding").open = matchMedia("(min-width: 60rem)").matches;
+  form.addEventListener("change", update);
+  form.addEventListener("reset", () => setTimeout(update)); // when the boxes are empty
+  form.addEventListener("submit", (event) => event.preventDefault());
+  section("colour").addEventListener("change", () => redraw(["trade", "costs"]));
+  section("measure").addEventListener("change", () => redraw(["heat"]));
+  dark.addEventListener("change", () => redraw());
+  const watch = new IntersectionObserver(
+    (entries) => {
+      for (const { target, isIntersecting } of entries) {
+        if (isIntersecting) near.add(target.id);
+        else near.delete(target.id);
+      }
+      drawNear();
+      document.documentElement.dataset.ready = "true";
+    },
+    { rootMargin: "50%" },
+  );
+  update();
+  Object.keys(DRAWN).forEach((id) => watch.observe(section(id)));
+}
+
+start();
