@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+READY = "return document.documentElement.dataset.ready === 'true'"  # what is seen first is drawn
 LACKING = "needs Debian's chromium and chromium-driver, and the package selenium (extra dev)"
 
 
@@ -33,6 +34,7 @@ def chromium() -> Iterator[Any]:
         options.add_argument(f"--{switch}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+    driver.set_script_timeout(120)
     try:
         yield driver
     finally:
@@ -47,9 +49,9 @@ def look_like(driver: Any, width: int = 1400, height: int = 1000, scheme: str = 
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
 
 
-def wait_until_ready(driver: Any, seconds: float = 30) -> None:
-    """Until the page has drawn what is seen first."""
+def wait_until(driver: Any, script: str, *arguments: object, seconds: float = 120) -> None:
+    """Until a script says so; a busy machine is given time."""
     from selenium.webdriver.support.ui import WebDriverWait
 
-    ready = "return document.documentElement.dataset.ready === 'true'"
-    WebDriverWait(driver, seconds, 0.02).until(lambda found: found.execute_script(ready))
+    waiting = WebDriverWait(driver, seconds, poll_frequency=0.02)
+    waiting.until(lambda found: found.execute_script(script, *arguments))

@@ -21,7 +21,7 @@ from typing import Any
 from backdoor_lab.evaluation.scores import Scores, defense_effectiveness
 from backdoor_lab.records import MadeFrom, Record, Spent
 from backdoor_lab.tasks.report import Report
-from benchmarks.browser import chromium, look_like, wait_until_ready, why_not
+from benchmarks.browser import READY, chromium, look_like, wait_until, why_not
 from benchmarks.common import attack_names, machine, markdown, names
 
 PAGE = Path(__file__).with_suffix(".md")
@@ -63,7 +63,7 @@ def loaded(driver: Any, index: Path) -> float:
     """Seconds from the address to the first figure and its table."""
     started = time.perf_counter()
     driver.get(index.as_uri())
-    wait_until_ready(driver)
+    wait_until(driver, READY)
     return time.perf_counter() - started
 
 
@@ -82,11 +82,8 @@ def drawn(driver: Any) -> float:
     """Seconds that all sections take that were not seen before."""
     started = time.perf_counter()
     for section in SECTIONS:
-        driver.execute_async_script(
-            "document.getElementById(arguments[0]).scrollIntoView();"
-            "requestAnimationFrame(() => setTimeout(arguments[1]))",
-            section,
-        )
+        driver.execute_script("document.getElementById(arguments[0]).scrollIntoView()", section)
+        wait_until(driver, "return !stale.has(arguments[0])", section)
     return time.perf_counter() - started
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from backdoor_lab.evaluation.scores import Scores
 from backdoor_lab.reports.page import read_runs, write_page
-from benchmarks.browser import chromium, look_like, wait_until_ready, why_not
+from benchmarks.browser import READY, chromium, look_like, wait_until, why_not
 from tests.pages import leave
 from tests.records import record
 
@@ -43,7 +43,7 @@ def opened(browser, index):
     def open_page(**look):
         look_like(browser, **look)
         browser.get(index.as_uri())
-        wait_until_ready(browser)
+        wait_until(browser, READY)
         return browser
 
     return open_page
@@ -71,11 +71,8 @@ def tick(driver, facet, value):
 
 def show(driver, section):
     """Scroll to a section, and wait until it is drawn."""
-    driver.execute_async_script(
-        "document.getElementById(arguments[0]).scrollIntoView();"
-        "requestAnimationFrame(() => setTimeout(arguments[1], 300))",
-        section,
-    )
+    driver.execute_script("document.getElementById(arguments[0]).scrollIntoView()", section)
+    wait_until(driver, "return !stale.has(arguments[0])", section)
 
 
 def test_it_opens_without_an_error_and_without_a_network(opened):
@@ -86,6 +83,8 @@ def test_it_opens_without_an_error_and_without_a_network(opened):
     assert not told
     names = "return performance.getEntriesByType('resource').map(one => one.name)"
     assert all(name.startswith(("file:", "data:")) for name in driver.execute_script(names))
+    buttons = "return [...document.querySelectorAll('.modebar-btn')].map((one) => one.ariaLabel)"
+    assert not [name for name in driver.execute_script(buttons) if re.search("hare|loud", name)]
     drawn = "return document.querySelectorAll('.js-plotly-plot').length"
     assert driver.execute_script(drawn) == 5  # arrows, a sweep, two costs, parallel coordinates
 
@@ -117,8 +116,7 @@ def test_a_filter_changes_tables_figures_and_what_is_read_out(opened):
     assert (before, len(rows(driver, "means"))) == (7, 2)
     assert driver.execute_script(traces) == 1
     tick(driver, "seed", "1")
-    (first, *_) = rows(driver, "means")
-    assert "30.0" in first
+    assert all(any("30.0" in text for text in row) for row in rows(driver, "means"))
     driver.find_element("css selector", "button[type=reset]").click()
     show(driver, "runs")
     assert len(rows(driver, "runs")) == 13
@@ -147,7 +145,7 @@ def test_a_heat_map_says_the_numbers(opened):
     show(driver, "heat")
     driver.find_element("id", "measure").send_keys("ASR")
     told = [text for row in rows(driver, "heat") for text in row]
-    assert "20.0 ± 14.1 (2)" in told
+    assert any(text.startswith("20.0 ± 14.1 (2)") for text in told)
 
 
 def test_tables_sort(opened):

@@ -22,7 +22,11 @@ from backdoor_lab.reports.page.settings import traits
 
 PACKAGE = "backdoor_lab.reports.page"
 ASSETS, RUNS = "page", "runs"  # below reports
-SCRIPTS = ("words", "model", "table", "columns", "heat", "plot", "figures", "sweeps", "main")
+SCRIPTS = (
+    *("words", "model", "table", "columns", "heat", "plot"),
+    *("figures", "parallel", "sweeps", "main"),
+)  # in the order in which they build on each other
+STYLES = ("page", "filters", "tables", "run")
 
 
 def write_page(outputs: Path, found: Found, troubles: Sequence[Trouble]) -> Path:
@@ -40,11 +44,11 @@ def write_page(outputs: Path, found: Found, troubles: Sequence[Trouble]) -> Path
     templates = environment()
     write_runs(templates, reports, found.records, pages)
     text = templates.get_template("index.html").render(
+        home=".",
         found=found,
         facets=[(place, facet) for place, facet in enumerate(facets) if len(facet.values) > 1],
         shared=[facet for facet in facets if len(facet.values) == 1],
         troubles=troubles,
-        scripts=SCRIPTS,
         now=datetime.now().strftime("%Y-%m-%d %H:%M"),
     )
     index = reports / "index.html"
@@ -79,7 +83,7 @@ def write_runs(
         place = reports / f"{folder.relative_to(reports.parent)}.html"
         place.parent.mkdir(parents=True, exist_ok=True)
         home = quote(os.path.relpath(reports, place.parent))
-        text = template.render(home=home, assets=ASSETS, **context_of(record, folder, place))
+        text = template.render(home=home, **context_of(record, folder, place))
         place.write_text(text, encoding="utf-8")
 
 
@@ -93,10 +97,12 @@ def copy_assets(folder: Path) -> None:
 
 def environment() -> Environment:
     """Templates; whatever a record says is escaped, and a name that is not there is an error."""
-    return Environment(
+    made = Environment(
         loader=PackageLoader(PACKAGE),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.globals |= {"assets": ASSETS, "scripts": SCRIPTS, "styles": STYLES}
+    return made

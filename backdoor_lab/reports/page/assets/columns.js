@@ -9,6 +9,27 @@ const facetColumns = (facets) =>
     sort: (one) => one.codes[facet],
   }));
 
+const TITLE = ["attack", "defense"]
+  .map((name) => FACET.get(name))
+  .filter((facet) => facet !== undefined);
+
+/** Such as "wanet → unibp", and below it the other facets that vary. */
+const nameColumn = (all, facets) => {
+  const others = facets.filter((facet) => !TITLE.includes(facet));
+  const ranks = new Map(
+    [...all].sort((a, b) => compare(a, b, facets)).map((one, rank) => [one, rank]),
+  );
+  return {
+    label: "attack → defense",
+    sort: (one) => ranks.get(one),
+    cell: (one) => {
+      const title = named(one, TITLE).join(" → ") || DASH;
+      const rest = named(one, others).join(", ");
+      return element("span", { class: "name" }, title, rest && element("small", {}, rest));
+    },
+  };
+};
+
 /** A rate of a group, in percent. */
 const rateColumn = (measure, label, span, warn = false) => ({
   label,
@@ -21,7 +42,12 @@ const rateColumn = (measure, label, span, warn = false) => ({
   },
 });
 
-const countColumn = { label: "n", number: true, sort: (group) => group.runs.length, cell: (group) => String(group.runs.length) };
+const countColumn = {
+  label: "n",
+  number: true,
+  sort: (group) => group.runs.length,
+  cell: (group) => String(group.runs.length),
+};
 
 const amountColumn = (measure, label) => ({
   label,
@@ -30,13 +56,13 @@ const amountColumn = (measure, label) => ({
   cell: (group) => meanSd(group.stat(measure), amount),
 });
 
-/** ACC, target, worst, ASR and RA before and after, then what the whole was worth and cost. */
+/** What a defense was worth, the scores before and after it, and what it cost. */
 const scoreColumns = () => [
+  rateColumn("purified.der", "DER %"),
   ...["acc", "asr", "acc_target", "acc_worst", "ra"].flatMap((name) => [
     rateColumn(`victim.${name}`, "victim", `${SCORES[name]} %`),
     rateColumn(`purified.${name}`, "purified", `${SCORES[name]} %`, name === "acc_target"),
   ]),
-  rateColumn("purified.der", "DER %"),
   amountColumn("seconds", "seconds"),
   amountColumn("memory", "MB"),
 ];
@@ -46,31 +72,39 @@ const runsColumn = {
   label: "runs",
   sort: (group) => group.runs.length,
   cell: (group) => {
-    const links = group.runs.flatMap((run) => [element("a", { href: run.page, "aria-label": `run of seed ${seedsOf(run)}` }, seedsOf(run)), " "]);
-    return element("span", {}, ...links, group.mixed ? "(of different code)" : "");
+    const links = group.runs.flatMap((run) => [
+      element("a", { href: run.page, "aria-label": `run of seed ${seedsOf(run)}` }, seedsOf(run)),
+      " ",
+    ]);
+    return element("span", { class: "links" }, ...links, group.mixed ? "(of different code)" : "");
   },
 };
 
 const seedsOf = (run) =>
-  SEEDS.map((facet) => valueOf(run, facet)).filter((text) => text !== DASH).join("/");
+  SEEDS.map((facet) => valueOf(run, facet))
+    .filter((text) => text !== DASH)
+    .join("/");
 
 const APART = varying(LAB.runs, EVERY);
 
 const pageColumn = {
   label: "page",
   sort: (group) => group.runs[0].page,
-  cell: (group) => element("a", { href: group.runs[0].page, "aria-label": `page of the run ${titleOf(group, APART)}` }, "open"),
+  cell: (group) =>
+    element(
+      "a",
+      { href: group.runs[0].page, "aria-label": `page of the run ${titleOf(group, APART)}` },
+      "open",
+    ),
 };
 
-const troubleColumns = (facets) => [
+const troubleColumns = (all) => [
+  nameColumn(all, varying(all, EVERY)),
   { label: "state", cell: (one) => one.state, sort: (one) => one.state },
-  ...facetColumns(facets),
-  { label: "why", cell: (one) => element("span", { class: "why" }, one.why || DASH), sort: (one) => one.why },
+  {
+    label: "why",
+    cell: (one) => element("span", { class: "why" }, one.why || DASH),
+    sort: (one) => one.why,
+  },
   { label: "command", cell: (one) => element("code", {}, one.command), sort: (one) => one.command },
 ];
-
-/** Facets that vary; the attack where nothing does, since a row needs a name. */
-const leading = (groups, facets) => {
-  const found = varying(groups, facets);
-  return found.length ? found : facets.filter((facet) => LAB.facets[facet].name === "attack");
-};

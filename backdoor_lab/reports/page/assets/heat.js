@@ -2,51 +2,76 @@
 // A heat map that is a table: attacks are columns, defenses with their data rows.
 
 const SHADES = {
-  "purified.der": { label: "DER", from: 0.5, to: 1, tone: "good", says: "50 % changes nothing, 100 % is perfect" },
+  "purified.der": {
+    label: "DER",
+    from: 0.5,
+    to: 1,
+    tone: "good",
+    says: "50 % changes nothing, 100 % is perfect",
+  },
   "purified.asr": { label: "ASR", from: 0, to: 1, tone: "bad", says: "low is good" },
-  "purified.acc_target": { label: "accuracy on the target class", from: 0, to: 1, tone: "good", says: "high is good" },
+  "purified.acc_target": {
+    label: "accuracy on the target class",
+    from: 0,
+    to: 1,
+    tone: "good",
+    says: "high is good",
+  },
 };
-const OF_ATTACK = ["dataset", "model", "attack", "recipe", "protocol", "victim"];
+const DOWN = ["defense", "aux", "calibration", "evaluation"];
 const LIMIT = 20000; // cells; more are too slow to draw, and nobody reads them
 
-/** Whether a facet belongs to the victim's side: `attack`, `attack.poison_rate`, `dataset`. */
-const ofAttack = (facet) => OF_ATTACK.includes(LAB.facets[facet].name.split(".")[0]);
+/** Whether a facet is of one of these groups: `attack`, `attack.poison_rate`. */
+const belongs = (facet, groups) => groups.includes(LAB.facets[facet].name.split(".")[0]);
 
-/** The map of a measure over `groups`; a cell is one group, never a mean over several. */
+/** The maps of a measure over `groups`, one for each data set, model, protocol... that differ. */
 function showHeat(host, groups, measure) {
   const judged = groups.filter((group) => group.stat(measure).n > 0);
-  const facets = varying(judged, DECISIVE);
-  const columns = facets.filter(ofAttack);
-  const rows = facets.filter((facet) => !ofAttack(facet));
-  const across = keyed(judged, columns);
-  const down = keyed(judged, rows);
-  if (judged.length === 0 || across.size * down.size > LIMIT) {
+  if (judged.length === 0 || judged.length > LIMIT) {
     const why = judged.length ? "Too many to show at once: please filter." : "Nothing to show.";
     host.replaceChildren(element("p", { class: "note" }, why));
     return;
   }
+  const facets = varying(judged, DECISIVE);
+  const apart = facets.filter((facet) => !belongs(facet, ["attack", ...DOWN]));
+  const maps = groupsOf(judged, apart).map((part) => heatTable(part, apart, measure));
   const { label, says } = SHADES[measure];
   const caption = `${label}, %: mean ± standard deviation (n); ${says}`;
-  const cells = new Map(judged.map((group) => [`${keyOf(group, rows)}|${keyOf(group, columns)}`, group]));
-  const head = [...across.values()].map((group) => element("th", { scope: "col" }, titleOf(group, columns)));
-  const corner = element("th", { scope: "col" }, rows.map((facet) => LAB.facets[facet].name).join(", ") || "all");
-  const body = [...down].map(([row, first]) =>
-    element(
-      "tr",
-      {},
-      element("th", { scope: "row" }, titleOf(first, rows)),
-      ...[...across.keys()].map((column) => heatCell(cells.get(`${row}|${column}`), measure)),
-    ),
+  host.replaceChildren(element("p", { class: "note" }, caption), ...maps);
+}
+
+/** A table with a column for each attack; a cell is one group, never a mean over several. */
+function heatTable(part, apart, measure) {
+  const facets = varying(part.runs, DECISIVE);
+  const [columns, rows] = [["attack"], DOWN].map((of) => {
+    const named = [FACET.get(of[0]), ...facets.filter((facet) => belongs(facet, of))];
+    return [...new Set(named)];
+  });
+  const [across, down] = [columns, rows].map((those) => keyed(part.runs, those));
+  const cells = new Map(
+    part.runs.map((group) => [`${keyOf(group, rows)}|${keyOf(group, columns)}`, group]),
   );
+  const title = titleOf(part, apart);
+  const head = [...across.values()].map((one) =>
+    element("th", { scope: "col" }, titleOf(one, columns)),
+  );
+  const body = [...down].map(([row, first]) => {
+    const name = element("th", { scope: "row" }, titleOf(first, rows));
+    const held = [...across.keys()].map((column) =>
+      heatCell(cells.get(`${row}|${column}`), measure),
+    );
+    return element("tr", {}, name, ...held);
+  });
+  const corner = element("th", { scope: "col" }, "defense");
   const table = element(
     "table",
     { class: "heat" },
-    element("caption", {}, caption),
+    element("caption", {}, apart.length ? title : SHADES[measure].label),
     element("thead", {}, element("tr", {}, corner, ...head)),
     element("tbody", {}, ...body),
   );
-  const region = { class: "scroll", tabindex: 0, role: "region", "aria-label": caption };
-  host.replaceChildren(element("div", region, table));
+  const region = { class: "scroll", tabindex: 0, role: "region", "aria-label": `Map: ${title}` };
+  return element("div", region, table);
 }
 
 const keyOf = (group, facets) => facets.map((facet) => group.codes[facet]).join();
@@ -67,7 +92,12 @@ function heatCell(group, measure) {
   const { from, to, tone } = SHADES[measure];
   const stat = group.stat(measure);
   const share = Math.min(1, Math.max(0, (stat.mean - from) / (to - from)));
-  const cell = element("td", { class: `number shade ${tone}` }, meanSd(stat), element("small", {}, ` (${stat.n})`));
+  const cell = element(
+    "td",
+    { class: `number shade ${tone}` },
+    meanSd(stat),
+    element("small", {}, ` (${stat.n})`),
+  );
   cell.style.setProperty("--share", `${Math.round(60 * share)}%`);
   if (group.forgot) cell.append(warning());
   return cell;

@@ -9,6 +9,8 @@ const means = new Table(inside("means", ".table"), "Means over seeds");
 const single = new Table(inside("runs", ".table"), "Every run");
 const lost = new Table(inside("troubles", ".table"), "Failed and missing");
 
+const NONE = "No run fits these filters.";
+
 /** The ticked values of each facet that has any. */
 function ticked() {
   const found = new Map();
@@ -24,20 +26,22 @@ function ticked() {
 const DRAWN = {
   trade: ({ groups }) => showTrade(inside("trade", ".figure"), groups, colouring()),
   means: ({ groups }) => {
-    const columns = [...facetColumns(leading(groups, DECISIVE)), countColumn, ...scoreColumns(), runsColumn];
-    means.show(columns, groups, "No run fits these filters.");
+    const name = nameColumn(groups, varying(groups, DECISIVE));
+    means.show([name, countColumn, ...scoreColumns(), runsColumn], groups, NONE);
   },
   heat: ({ groups }) => showHeat(inside("heat", ".table"), groups, section("measure").value),
   sweeps: ({ sweeps }) => showSweeps(inside("sweeps", ".plots"), sweeps),
   costs: ({ groups }) => {
-    for (const host of section("costs").querySelectorAll(".figure")) showCosts(host, groups, colouring());
+    for (const host of section("costs").querySelectorAll(".figure"))
+      showCosts(host, groups, colouring());
   },
   parallel: ({ groups }) => showParallel(inside("parallel", ".figure"), groups),
   runs: ({ runs }) => {
     const each = runs.map((run) => Object.assign(new Group(run.codes), { runs: [run] }));
-    single.show([...facetColumns(leading(each, EVERY)), ...scoreColumns(), pageColumn], each, "No run fits these filters.");
+    const name = nameColumn(each, varying(each, DECISIVE));
+    single.show([name, ...facetColumns(SEEDS), ...scoreColumns(), pageColumn], each, NONE);
   },
-  troubles: ({ troubles }) => lost.show(troubleColumns(varying(troubles, EVERY)), troubles, "None that these filters show."),
+  troubles: ({ troubles }) => lost.show(troubleColumns(troubles), troubles, "None here."),
 };
 
 const colouring = () => Number(section("colour").value);
@@ -59,16 +63,23 @@ function update() {
   const wanted = ticked();
   const runs = LAB.runs.filter((run) => fits(run, wanted));
   const groups = groupsOf(runs);
-  shown = { runs, groups, sweeps: sweepsOf(groups), troubles: LAB.troubles.filter((one) => fits(one, wanted)) };
+  shown = {
+    runs,
+    groups,
+    sweeps: sweepsOf(groups),
+    troubles: LAB.troubles.filter((one) => fits(one, wanted)),
+  };
   section("sweeps").hidden = section("to-sweeps").hidden = shown.sweeps.length === 0;
   const all = plural(LAB.runs.length, "run");
+  const rows = plural(groups.length, "row");
   const failed = shown.troubles.length ? `; ${shown.troubles.length} failed or missing` : "";
-  section("count").textContent = `Shown: ${runs.length.toLocaleString("en")} of ${all}, ${plural(groups.length, "row")} of means${failed}.`;
+  section("count").textContent =
+    `Shown: ${runs.length.toLocaleString("en")} of ${all}, ${rows} of means${failed}.`;
   redraw();
 }
 
 function redraw(ids = Object.keys(DRAWN)) {
-  ids.forEach((id) => stale.add(id));
+  ids.filter((id) => !section(id).hidden).forEach((id) => stale.add(id));
   drawNear();
 }
 
@@ -76,9 +87,11 @@ function redraw(ids = Object.keys(DRAWN)) {
 function offer() {
   const apart = DECISIVE.filter((facet) => LAB.facets[facet].values.length > 1);
   const facets = apart.length ? apart : DECISIVE;
-  for (const facet of facets) section("colour").append(element("option", { value: facet }, LAB.facets[facet].name));
+  for (const facet of facets)
+    section("colour").append(element("option", { value: facet }, LAB.facets[facet].name));
   if (facets.includes(FACET.get("defense"))) section("colour").value = FACET.get("defense");
-  for (const [name, { label }] of Object.entries(SHADES)) section("measure").append(element("option", { value: name }, label));
+  for (const [name, { label }] of Object.entries(SHADES))
+    section("measure").append(element("option", { value: name }, label));
 }
 
 function start() {

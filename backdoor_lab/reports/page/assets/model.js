@@ -81,11 +81,16 @@ function compare(one, other, facets) {
 const varying = (all, facets) =>
   facets.filter((facet) => new Set(all.map((one) => one.codes[facet])).size > 1);
 
-/** What sets a group apart, in a line: "wanet, unibp, seen". */
-const titleOf = (group, facets) => facets.map((facet) => named(group, facet)).join(", ") || "all runs";
+/** What sets one apart, in a line: "wanet, unibp, seen, defense.k 0.066". */
+const titleOf = (one, facets) => named(one, facets).join(", ") || "all";
 
-/** A choice by its value, a setting with its key: "unibp", "defense.k 0.066". */
-function named(one, facet) {
+/** A choice by its value, a setting or seed with its key; what is absent or the default goes. */
+const named = (one, facets) => facets.map((facet) => word(one, facet)).filter((text) => text);
+
+function word(one, facet) {
   const { kind, name } = LAB.facets[facet];
-  return kind === "choice" ? valueOf(one, facet) : `${name} ${valueOf(one, facet)}`;
+  const value = valueOf(one, facet);
+  if (["", DASH, kind === "setting" ? "default" : ""].includes(value)) return "";
+  const plain = kind === "choice" && name !== "protocol" && value !== "none";
+  return plain ? value : `${name} ${value}`;
 }

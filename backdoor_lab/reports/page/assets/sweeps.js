@@ -34,11 +34,16 @@ function showSweeps(host, sweeps) {
 /** ACC as a line, ASR as a dashed one, over the values; a colour for each line. */
 function drawSweep(host, { title, facet, lines, apart }) {
   const palette = dark.matches ? DARK : LIGHT;
-  const codes = [...new Set(lines.flatMap((line) => line.runs.map((group) => group.codes[facet])))].sort((a, b) => a - b);
+  const codes = [
+    ...new Set(lines.flatMap((line) => line.runs.map((group) => group.codes[facet]))),
+  ].sort((a, b) => a - b);
   const texts = codes.map((code) => LAB.facets[facet].values[code]);
   const numbers = texts.every((text) => text !== "" && Number.isFinite(Number(text)));
   const traces = lines.flatMap((line, place) =>
-    [["acc", "solid"], ["asr", "dash"]].map(([name, dash]) => {
+    [
+      ["acc", "solid"],
+      ["asr", "dash"],
+    ].map(([name, dash]) => {
       const stats = line.runs.map((group) => group.stat(`purified.${name}`));
       const values = line.runs.map((group) => valueOf(group, facet));
       return {
@@ -55,13 +60,25 @@ function drawSweep(host, { title, facet, lines, apart }) {
   );
   const wide = numbers && Math.min(...texts) > 0 && Math.max(...texts) / Math.min(...texts) >= 50;
   const ordered = { type: "category", categoryorder: "array", categoryarray: texts.map(literal) };
-  const scale = numbers ? { type: wide ? "log" : "linear", tickvals: texts.length <= 12 ? texts.map(Number) : null } : ordered;
+  const scale = numbers
+    ? { type: wide ? "log" : "linear", tickvals: texts.length <= 12 ? texts.map(Number) : null }
+    : ordered;
   describe(host, `ACC and ASR over ${title}; the table below has the numbers.`);
-  draw(host, traces, { height: 320, xaxis: axis(literal(LAB.facets[facet].name), scale), yaxis: axis("", RATE) });
+  draw(host, traces, {
+    height: 320,
+    xaxis: axis(literal(LAB.facets[facet].name), scale),
+    yaxis: axis("", RATE),
+  });
 }
 
 function tabulateSweep(host, { title, facet, lines, apart }) {
   const groups = lines.flatMap((line) => line.runs);
-  const rates = ["acc", "asr", "acc_target", "acc_worst", "der"].map((name) => rateColumn(`purified.${name}`, `${SCORES[name]} %`));
-  new Table(host, title).show([...facetColumns([...apart, facet]), countColumn, ...rates], groups, "");
+  const rates = ["acc", "asr", "acc_target", "acc_worst", "der"].map((name) =>
+    rateColumn(`purified.${name}`, `${SCORES[name]} %`),
+  );
+  new Table(host, title).show(
+    [...facetColumns([...apart, facet]), countColumn, ...rates],
+    groups,
+    "",
+  );
 }

@@ -32,7 +32,13 @@ class Table {
       return;
     }
     this.body = element("tbody");
-    const table = element("table", {}, element("caption", {}, this.caption), this.head(), this.body);
+    const table = element(
+      "table",
+      {},
+      element("caption", { class: "unseen" }, this.caption),
+      this.head(),
+      this.body,
+    );
     const region = { class: "scroll", tabindex: 0, role: "region", "aria-label": this.caption };
     this.more = element("button", { type: "button", class: "more" });
     this.more.addEventListener("click", () => this.showAll());
@@ -51,7 +57,9 @@ class Table {
       if (!column.span && spans) cell.setAttribute("rowspan", 2);
       if (column.span && first) {
         const wide = this.columns.filter((other) => other.span === column.span).length;
-        upper.append(element("th", { scope: "colgroup", colspan: wide, class: "span" }, column.span));
+        upper.append(
+          element("th", { scope: "colgroup", colspan: wide, class: "span" }, column.span),
+        );
       }
       (column.span || !spans ? lower : upper).append(cell);
     });

@@ -3,7 +3,14 @@
 
 const DASH = "–";
 
-const SCORES = { acc: "ACC", acc_target: "target", acc_worst: "worst", asr: "ASR", ra: "RA", der: "DER" };
+const SCORES = {
+  acc: "ACC",
+  acc_target: "target",
+  acc_worst: "worst",
+  asr: "ASR",
+  ra: "RA",
+  der: "DER",
+};
 
 /** A fraction in percent: "91.4". */
 const percent = (value) => (value === null ? DASH : (100 * value).toFixed(1));
@@ -11,7 +18,9 @@ const percent = (value) => (value === null ? DASH : (100 * value).toFixed(1));
 /** Seconds or megabytes, with three digits that count. */
 const amount = (value) => {
   if (value === null) return DASH;
-  return value >= 100 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(3)));
+  return value >= 100
+    ? Math.round(value).toLocaleString("en")
+    : String(Number(value.toPrecision(3)));
 };
 
 /** Mean and, of several runs, standard deviation: "91.4 ± 0.3". */
