@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-READY = "return document.documentElement.dataset.ready === 'true'"  # what is seen first is drawn
+READY = "return typeof stale === 'object' && stale.size === 0"  # every section is drawn
 LACKING = "needs Debian's chromium and chromium-driver, and the package selenium (extra dev)"
 
 

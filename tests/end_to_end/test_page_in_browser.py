@@ -35,14 +35,22 @@ def browser():
     if lacking := why_not():
         pytest.skip(f"the page's tests in a browser: {lacking}")
     with chromium() as driver:
+        driver.look = None
         yield driver
 
 
 @pytest.fixture
 def opened(browser, index):
+    """Opens the page; where it is open already with the same look, its filters are cleared."""
+
     def open_page(**look):
-        look_like(browser, **look)
-        browser.get(index.as_uri())
+        if look or browser.current_url != index.as_uri() or browser.look:
+            look_like(browser, **look)
+            browser.get(index.as_uri())
+            browser.look = look
+        else:
+            browser.find_element("css selector", "button[type=reset]").click()
+            wait_until(browser, "return !form.querySelector('input:checked')")
         wait_until(browser, READY)
         return browser
 
@@ -67,18 +75,11 @@ def tick(driver, facet, value):
       (one) => one.textContent.trim() === arguments[1]).querySelector("input");
     """
     driver.execute_script(script, facet, value).click()
-
-
-def show(driver, section):
-    """Scroll to a section, and wait until it is drawn."""
-    driver.execute_script("document.getElementById(arguments[0]).scrollIntoView()", section)
-    wait_until(driver, "return !stale.has(arguments[0])", section)
+    wait_until(driver, READY)
 
 
 def test_it_opens_without_an_error_and_without_a_network(opened):
     driver = opened()
-    for section in ("trade", "means", "heat", "sweeps", "costs", "parallel", "runs", "troubles"):
-        show(driver, section)
     told = [one for one in driver.get_log("browser") if one["level"] == "SEVERE"]
     assert not told
     names = "return performance.getEntriesByType('resource').map(one => one.name)"
@@ -91,8 +92,6 @@ def test_it_opens_without_an_error_and_without_a_network(opened):
 
 def test_what_a_record_says_does_not_run(opened):
     driver = opened()
-    for section in ("trade", "heat", "parallel", "runs", "troubles"):
-        show(driver, section)
     assert driver.title == "Backdoor purification: results"
     assert HOSTILE in driver.find_element("id", "troubles").text
     assert not driver.execute_script("return document.querySelectorAll('main img').length")
@@ -118,8 +117,11 @@ def test_a_filter_changes_tables_figures_and_what_is_read_out(opened):
     tick(driver, "seed", "1")
     assert all(any("30.0" in text for text in row) for row in rows(driver, "means"))
     driver.find_element("css selector", "button[type=reset]").click()
-    show(driver, "runs")
-    assert len(rows(driver, "runs")) == 13
+    wait_until(
+        driver,
+        "return stale.size === 0 && document.querySelectorAll(arguments[0]).length === 13",
+        "#runs tbody tr",
+    )
 
 
 def test_means_are_over_seeds_alone(opened):
@@ -142,7 +144,6 @@ def test_a_forgotten_class_is_marked(opened):
 
 def test_a_heat_map_says_the_numbers(opened):
     driver = opened()
-    show(driver, "heat")
     driver.find_element("id", "measure").send_keys("ASR")
     told = [text for row in rows(driver, "heat") for text in row]
     assert any(text.startswith("20.0 ± 14.1 (2)") for text in told)
@@ -159,8 +160,6 @@ def test_tables_sort(opened):
 
 def test_a_phone_scrolls_down_only(opened, browser, index):
     driver = opened(width=390, height=844)
-    for section in ("trade", "means", "heat", "sweeps", "costs", "parallel", "runs", "troubles"):
-        show(driver, section)
     width = "return document.documentElement.scrollWidth"
     assert driver.execute_script(width) == 390
     driver.get(next((index.parent / "runs").rglob("*unibp*/*.html")).as_uri())

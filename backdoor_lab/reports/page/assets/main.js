@@ -46,17 +46,17 @@ const DRAWN = {
 
 const colouring = () => Number(section("colour").value);
 let shown = { runs: [], groups: [], sweeps: [], troubles: [] };
-const stale = new Set();
-const near = new Set();
+const stale = new Set(); // sections that do not show yet what they ought to
+let drawing = null;
 
-/** Draw the sections that are near what is seen; the others when they come near. */
-function drawNear() {
-  for (const id of stale) {
-    if (near.has(id)) {
-      stale.delete(id);
-      DRAWN[id](shown);
-    }
-  }
+/** Draw the next section, and then the others, each when the page has answered its reader. */
+function drawNext() {
+  const [id] = stale;
+  drawing = null;
+  if (id === undefined) return;
+  stale.delete(id);
+  DRAWN[id](shown);
+  drawing = setTimeout(drawNext);
 }
 
 function update() {
@@ -80,7 +80,8 @@ function update() {
 
 function redraw(ids = Object.keys(DRAWN)) {
   ids.filter((id) => !section(id).hidden).forEach((id) => stale.add(id));
-  drawNear();
+  clearTimeout(drawing);
+  drawNext();
 }
 
 /** Choices of the two selects. */
@@ -103,19 +104,7 @@ function start() {
   section("colour").addEventListener("change", () => redraw(["trade", "costs"]));
   section("measure").addEventListener("change", () => redraw(["heat"]));
   dark.addEventListener("change", () => redraw());
-  const watch = new IntersectionObserver(
-    (entries) => {
-      for (const { target, isIntersecting } of entries) {
-        if (isIntersecting) near.add(target.id);
-        else near.delete(target.id);
-      }
-      drawNear();
-      document.documentElement.dataset.ready = "true";
-    },
-    { rootMargin: "50%" },
-  );
   update();
-  Object.keys(DRAWN).forEach((id) => watch.observe(section(id)));
 }
 
 start();

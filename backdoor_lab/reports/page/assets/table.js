@@ -1,7 +1,7 @@
 "use strict";
 // Tables that sort, and that begin with their first rows.
 
-const FIRST_ROWS = 60;
+const FIRST_ROWS = 30;
 
 /** An element; what is not a node is written as text, whatever it holds. */
 function element(tag, attributes = {}, ...children) {
