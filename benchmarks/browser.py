@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-READY = "return typeof stale === 'object' && stale.size === 0"  # every section is drawn
+DRAWN = "return typeof stale === 'object' && stale.size === 0"
+READY = "return typeof stale === 'object' && [...stale].every((one) => one === LAZY)"
 LACKING = "needs Debian's chromium and chromium-driver, and the package selenium (extra dev)"
 
 

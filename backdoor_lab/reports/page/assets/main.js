@@ -47,11 +47,13 @@ const DRAWN = {
 const colouring = () => Number(section("colour").value);
 let shown = { runs: [], groups: [], sweeps: [], troubles: [] };
 const stale = new Set(); // sections that do not show yet what they ought to
+const LAZY = "parallel"; // WebGL, slow where there is no GPU: drawn when it comes near
+let near = false;
 let drawing = null;
 
 /** Draw the next section, and then the others, each when the page has answered its reader. */
 function drawNext() {
-  const [id] = stale;
+  const id = [...stale].find((one) => one !== LAZY || near);
   drawing = null;
   if (id === undefined) return;
   stale.delete(id);
@@ -105,6 +107,11 @@ function start() {
   section("measure").addEventListener("change", () => redraw(["heat"]));
   dark.addEventListener("change", () => redraw());
   update();
+  const watch = new IntersectionObserver(([entry]) => {
+    near = entry.isIntersecting;
+    if (near && drawing === null) drawNext();
+  });
+  watch.observe(section(LAZY));
 }
 
 start();
