@@ -25,7 +25,7 @@ class Report(Look):
         except OSError as error:
             raise told(error) from None
         runs, other = len(found.records), len(troubles)
-        counted = f"{runs} run{'' if runs == 1 else 's'}, {other} failed or missing"
+        counted = f"{runs} run{'' if runs == 1 else 's'}, {other} without a result"
         console().print(f"Page: {page} ({counted})", soft_wrap=True, highlight=False)
 
 

@@ -135,7 +135,11 @@ def test_every_link_leads_to_a_file_beside_the_page(page, tmp_path):
     folder = leave(tmp_path, "aux.size=100 %#?", attack="wa net")
     (folder / "scores.png").write_bytes(b"")
     (folder / "a new view.png").write_bytes(b"")
+    table = tmp_path / "reports" / "tables" / "a #1.html"
+    table.parent.mkdir(parents=True)
+    table.touch()
     index = page()
+    assert "tables/a%20%231.html" in Links(index).found
     (run,) = (index.parent / "runs").rglob("*.html")
     assert index.parent / unquote(data_of(index)["runs"][0]["page"]) == run
     for file in (index, run):
@@ -191,7 +195,7 @@ def test_failed_and_missing_cells_are_told_with_their_commands(tmp_path, capsys)
     Ledger(file, "python run.py -m", "2026-01-01", tuple(cells)).write()
     Report().look(tmp_path)
     told = "".join(capsys.readouterr().out.split())
-    assert "(1run,2failedormissing)" in told
+    assert "(1run,2withoutaresult)" in told
     troubles = data_of(tmp_path / "reports" / "index.html")["troubles"]
     assert [(one["state"], one["why"], one["command"]) for one in troubles] == [
         ("failed", "ValueError: why", "python run.py attack=sig"),

@@ -19,6 +19,11 @@ DESCRIBED = {
     "trigger": "Test images: clean, with the trigger, their difference, its spectrum.",
     "scores": "Scores of victim and purified model; the table above has the numbers.",
     "features": "Features of clean and triggered test images in both models (t-SNE).",
+    "view_batch_norms": "Statistics and affine entries of the BatchNorm layers, before and after.",
+    "view_activations": "What the trigger does to the last feature map, by channel and by class.",
+    "view_grad_cam": "Where each model looks on triggered images (Grad-CAM).",
+    "view_line": "Loss along the straight line from victim to purified model.",
+    "view_auxiliary": "Auxiliary images among seen ones, as the victim sees them (t-SNE).",
 }
 
 
@@ -46,7 +51,7 @@ def context_of(record: Record, folder: Path, place: Path) -> dict[str, Any]:
         "visible": {name: f"{value:.4g}" for name, value in (record.trigger or {}).items()},
         "details": list(lines(record.details)),
         "pictures": [
-            (link(file, place), DESCRIBED.get(file.stem, f"{file.stem}.".replace("_", " ")))
+            (link(file, place), DESCRIBED.get(file.stem, file.stem.replace("_", " ")))
             for file in sorted(folder.glob("*.png"), key=order)
         ],
         "files": {name: link(folder / name, place) for name in FILES if (folder / name).is_file()},

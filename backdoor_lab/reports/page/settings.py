@@ -10,7 +10,10 @@ from backdoor_lab.config.identity import LEARNING
 from backdoor_lab.records import Record
 
 SEEDS = ("seed", "defender_seed")
-ASIDE = ("task", "force", "pictures", "keep_model", "logger", "hydra", "export", *SEEDS)
+ASIDE = (
+    *("task", "force", "pictures", "keep_model", "logger", "hydra", "export", "table"),
+    *SEEDS,
+)
 PLACES = ("paths.data", "paths.outputs", "paths.cache")
 
 

@@ -21,7 +21,7 @@ from backdoor_lab.reports.page.run_page import context_of
 from backdoor_lab.reports.page.settings import traits
 
 PACKAGE = "backdoor_lab.reports.page"
-ASSETS, RUNS = "page", "runs"  # below reports
+ASSETS, RUNS, TABLES = "page", "runs", "tables"  # below reports
 SCRIPTS = (
     *("words", "model", "table", "columns", "heat", "plot"),
     *("figures", "parallel", "sweeps", "main"),
@@ -48,7 +48,7 @@ def write_page(outputs: Path, found: Found, troubles: Sequence[Trouble]) -> Path
         found=found,
         facets=[(place, facet) for place, facet in enumerate(facets) if len(facet.values) > 1],
         shared=[facet for facet in facets if len(facet.values) == 1],
-        troubles=troubles,
+        tables={file.stem: f"{TABLES}/{quote(file.name)}" for file in tables_in(reports)},
         now=datetime.now().strftime("%Y-%m-%d %H:%M"),
     )
     index = reports / "index.html"
@@ -63,6 +63,11 @@ def all_facets(found: Found, troubles: Sequence[Trouble]) -> list[Facet]:
     parts = [one.traits for one in troubles if not one.whole]
     groups = {name for record in found.records.values() for name in record.choices}
     return facets_of(whole, parts, frozenset({"task", *groups}))
+
+
+def tables_in(reports: Path) -> list[Path]:
+    """What task=table has written."""
+    return sorted((reports / TABLES).glob("*.html"))
 
 
 def page_of(folder: Path, outputs: Path) -> str:

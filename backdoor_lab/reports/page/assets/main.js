@@ -7,7 +7,7 @@ const inside = (id, selector) => section(id).querySelector(selector);
 
 const means = new Table(inside("means", ".table"), "Means over seeds");
 const single = new Table(inside("runs", ".table"), "Every run");
-const lost = new Table(inside("troubles", ".table"), "Failed and missing");
+const lost = new Table(inside("troubles", ".table"), "Runs without a result");
 
 const NONE = "No run fits these filters.";
 
@@ -74,7 +74,7 @@ function update() {
   section("sweeps").hidden = section("to-sweeps").hidden = shown.sweeps.length === 0;
   const all = plural(LAB.runs.length, "run");
   const rows = plural(groups.length, "row");
-  const failed = shown.troubles.length ? `; ${shown.troubles.length} failed or missing` : "";
+  const failed = shown.troubles.length ? `; ${shown.troubles.length} without a result` : "";
   section("count").textContent =
     `Shown: ${runs.length.toLocaleString("en")} of ${all}, ${rows} of means${failed}.`;
   redraw();
