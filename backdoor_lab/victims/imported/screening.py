@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import pickletools
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +22,9 @@ LEGACY = 5  # pickles that a checkpoint from before PyTorch 1.6 begins with
 PLAIN = {
     "collections.OrderedDict", "collections.Counter", "builtins.set", "torch.Size", "torch.device",
     "torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2",
-    "torch._utils._rebuild_parameter",
-    *(f"torch.{name}" for name in ("float16", "bfloat16", "float32", "float64", "int32", "int64")),
+    "torch._utils._rebuild_tensor_v3", "torch._utils._rebuild_parameter",
 }  # fmt: skip  # a narrower list than torch's own: none of these takes more memory than it is given
+DTYPE = re.compile(r"torch\.(bool|(u?int|b?float|complex)\d+\w*)")
 NUMPY = {
     "_codecs.encode", "numpy.ndarray", "numpy.dtype",
     *(f"numpy.{core}.multiarray.{name}"
@@ -79,7 +80,7 @@ def judged(path: Path, stream: BinaryIO, pickles: int) -> Screened:
     named, strings = named_in(steps(stream, pickles))
     arrays = strings >= BENCH
     allowed = PLAIN | NUMPY if arrays else PLAIN
-    if odd := {name for name in named if not (name in allowed or is_storage(name))}:
+    if odd := {name for name in named - allowed if not (DTYPE.fullmatch(name) or is_storage(name))}:
         raise unpickled(path, odd)
     return Screened(zipped=pickles == 1, arrays=arrays)
 
