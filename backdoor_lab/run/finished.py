@@ -53,7 +53,8 @@ def state_of(cfg: DictConfig, folder: Path, code: str | None = None) -> tuple[Re
 def complete(cfg: DictConfig, folder: Path) -> bool:
     """Whether each file that a key of the task asks for lies beside the record."""
     leaves = (cfg.task.get(FACTS) or {}).get("leaves") or {}
-    return all(any(folder.glob(pattern)) for key, pattern in leaves.items() if cfg[key])
+    asked = [pattern for key, pattern in leaves.items() if OmegaConf.select(cfg, key)]
+    return all(any(folder.glob(pattern)) for pattern in asked)
 
 
 def note_fingerprint(cfg: DictConfig, asked: dict[str, Any], fingerprint: str) -> None:

@@ -86,6 +86,7 @@ class Parts:
         shape = (CHANNELS, self.dataset.image_size, self.dataset.image_size)
         self.model.check(self.dataset.expected())
         self.attack.check(shape, self.dataset.num_classes)
+        self.victim.check(self.attack, self.model)
         self.task.check(self)
 
     def check_limits(self) -> None:
