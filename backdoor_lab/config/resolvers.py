@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from backdoor_lab.config.facts import fact
+from backdoor_lab.config.facts import FACTS, fact
 from backdoor_lab.config.places import CONF
 
 
@@ -57,6 +57,16 @@ def setting_of(defense: str, key: str, default: Any = None, *, _root_: DictConfi
     node = OmegaConf.create(file.read_text(), parent=_root_)
     found = OmegaConf.select(node, key)
     return as_node(default) if found is None else found
+
+
+def every_detector(*, _root_: DictConfig) -> DictConfig:
+    """Every detector by name, with the values that it has here; panels of several are left out."""
+    found = {}
+    for file in sorted((CONF / "detector").glob("[!_]*.yaml")):
+        node = OmegaConf.create(file.read_text(), parent=_root_)
+        if FACTS in node:  # a method states what it is, a panel has nothing to state
+            found[file.stem] = OmegaConf.to_container(node, resolve=True)
+    return OmegaConf.create(found)
 
 
 def by_fact(name: str, values: dict[str, Any], default: Any, *, _root_: DictConfig) -> Any:

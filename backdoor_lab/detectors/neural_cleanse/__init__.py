@@ -1,0 +1,8 @@
+"""Neural Cleanse: the smallest trigger of each class.
+
+`inversion` finds the triggers, `costs` weighs their size, `neural_cleanse` compares them.
+"""
+
+from backdoor_lab.detectors.neural_cleanse.neural_cleanse import NeuralCleanse
+
+__all__ = ["NeuralCleanse"]
