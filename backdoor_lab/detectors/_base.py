@@ -6,7 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -90,7 +90,7 @@ class Detector(Panel, ABC):
         if lacks:
             return Evidence("not applicable", self.cannot_see, lacks)
         start, self.passed, self.shown = time.perf_counter(), 0, {}
-        copy = frozen_copy(model)
+        copy = cast(Classifier, frozen_copy(model))
         copy.to(self.engine.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         found = self.look(copy, aux)
         return replace(found, seconds=time.perf_counter() - start, images=self.passed)
@@ -133,16 +133,22 @@ class Detector(Panel, ABC):
         reference: Rule | None,
         calibrated: Rule | None,
         reason: str | None = None,
+        foremost: int | None = None,
         **details: Any,
     ) -> Evidence:
-        """Evidence with a verdict by the calibrated rule; without one `reason` says why."""
+        """Evidence with a verdict by the calibrated rule; without one `reason` says why.
+
+        The foremost class is that of the highest score, where no other is told.
+        """
         named = dict(zip(self.spec.classes, map(float, scores), strict=False))
         verdict = "not flagged"
         if calibrated is None:
             verdict = "not applicable"
         elif calibrated.flagged:
             verdict = "flagged"
-        facts = (None if calibrated else reason, named, scalar, reference, calibrated)
+        most = max(named, key=named.__getitem__, default=None)
+        told = most if foremost is None else self.spec.classes[foremost]
+        facts = (None if calibrated else reason, named, told, scalar, reference, calibrated)
         return Evidence(verdict, self.cannot_see, *facts, details=details)  # type: ignore[arg-type]
 
 

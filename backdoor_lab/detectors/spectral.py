@@ -8,6 +8,7 @@ Differs   nothing is removed and trained again: images are ranked, and classes c
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,7 +85,7 @@ class Spectral(SuspectedDetector):
         answers = torch.cat([model.head(one).argmax(1) for one in features])
         return torch.cat(features).double().cpu(), answers.cpu()
 
-    def ranked(self, suspected: Suspected, scores: Tensor) -> dict[str, object]:
+    def ranked(self, suspected: Suspected, scores: Tensor) -> dict[str, Any]:
         """The images that stand out most, by file."""
         most = scores.argsort(descending=True)[:NAMED].tolist()
         return {

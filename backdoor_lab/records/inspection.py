@@ -42,6 +42,7 @@ class Evidence:
         cannot_see: backdoors that the method passes over by nature.
         reason: why there is no verdict.
         scores: by class.
+        foremost: the class that stands out most, whether that is a sign or not.
         scalar: the one number that models are compared by; the higher, the more suspicious.
         reference: the rule of the paper or of its code.
         calibrated: the rule whose errors on models without a backdoor are known.
@@ -54,6 +55,7 @@ class Evidence:
     cannot_see: str
     reason: str | None = None
     scores: dict[str, float] = field(default_factory=dict)
+    foremost: str | None = None
     scalar: float | None = None
     reference: Rule | None = None
     calibrated: Rule | None = None

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import TYPE_CHECKING
-
-from torch import nn
+from typing import TYPE_CHECKING, cast
 
 from backdoor_lab.aux_data import AuxiliarySet
 from backdoor_lab.datasets import Data
+from backdoor_lab.models import Classifier
 from backdoor_lab.seeds import derive
 from backdoor_lab.victims import Victim
 
@@ -41,7 +40,7 @@ def draw(job: Job, data: Data, victim: Victim) -> AuxiliarySet:
     return job.parts.aux.draw(data, victim.poisoned, job.defender_seed)
 
 
-def purified(job: Job, model: nn.Module, aux: AuxiliarySet) -> nn.Module:
+def purified(job: Job, model: Classifier, aux: AuxiliarySet) -> Classifier:
     """What calibration and defense make of `model`; the same for the same model, however often."""
     engine = job.parts.engine
     seed = derive(job.defender_seed, "calibration")
@@ -50,4 +49,4 @@ def purified(job: Job, model: nn.Module, aux: AuxiliarySet) -> nn.Module:
     done = defense.purify(model, calibrated)
     job.parts.defense.details.clear()
     job.parts.defense.details.update(defense.details)
-    return done
+    return cast(Classifier, done)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
-
-from torch import nn
 
 from backdoor_lab.attacks import Attack
 from backdoor_lab.aux_data import AuxiliarySet
 from backdoor_lab.datasets import Data
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.evaluation.examination import Examination, class_accuracies, evaluate
-from backdoor_lab.evaluation.planting import Gardener, Lessons, Maker, Plant
+from backdoor_lab.evaluation.planting import Gardener, Lessons, Plant
 from backdoor_lab.evaluation.scores import defense_effectiveness
+from backdoor_lab.models import Classifier
 from backdoor_lab.records import Evidence, Inspection, Planted, Record
 from backdoor_lab.reports.evidence import evidence_picture
 from backdoor_lab.seeds import derive
@@ -36,7 +35,7 @@ class Control(Task):
     """
 
     @validated
-    def __init__(self, plants: dict[str, list[Maker]], lessons: Lessons) -> None:
+    def __init__(self, plants: dict[str, list[Callable[..., Attack]]], lessons: Lessons) -> None:
         self.plants, self.lessons = plants, lessons
 
     def check(self, parts: Parts) -> None:
@@ -102,7 +101,7 @@ class Control(Task):
     def evidence(
         self,
         job: Job,
-        victim: nn.Module,
+        victim: Classifier,
         gardener: Gardener,
         plants: Mapping[str, Plant],
         aux: AuxiliarySet,
@@ -123,7 +122,7 @@ class Control(Task):
         return record
 
 
-def told(plant: Plant, victim: nn.Module, job: Job, aux: AuxiliarySet, target: int) -> Planted:
+def told(plant: Plant, victim: Classifier, job: Job, aux: AuxiliarySet, target: int) -> Planted:
     """What came of a plant, after the purification where it was learnt."""
     engine, exam, after = job.parts.engine, plant.exam, None
     if plant.learnt and not job.parts.defense.idle:
@@ -144,7 +143,7 @@ def told(plant: Plant, victim: nn.Module, job: Job, aux: AuxiliarySet, target: i
     )
 
 
-def median_class(model: nn.Module, data: Data, parts: Parts, known: int | None) -> int:
+def median_class(model: Classifier, data: Data, parts: Parts, known: int | None) -> int:
     """The class that fares in the middle on test images; not the victim's own target, if known."""
     each = class_accuracies(parts.engine.predict(model, data.test), data.test.labels)
     others = sorted((acc, label) for label, acc in each.items() if label != known)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any, cast
 
 from backdoor_lab.defenses.ft_matched import FTMatched
 from backdoor_lab.evaluation.change import change
 from backdoor_lab.evaluation.doubts import doubt_auxiliary
 from backdoor_lab.evaluation.examination import Examination, evaluate
 from backdoor_lab.evaluation.scores import defense_effectiveness
+from backdoor_lab.models import Classifier
 from backdoor_lab.records import Inspection, Record
 from backdoor_lab.reports.evidence import draw_evidence, evidence_picture
 from backdoor_lab.seeds import derive
@@ -48,13 +47,14 @@ class Inspect(Task):
         aux = draw(job, data, victim)
         exam = Examination.of(data, victim.attack)
         doubt_auxiliary(aux, exam.target, exam.classes)
-        models: dict[str, nn.Module] = {"victim": victim.model}
+        models = {"victim": victim.model}
         if not parts.defense.idle:
             models["purified"] = purified(job, victim.model, aux)
             job.lap("purify")
             if self.sham is not None and aux.images is not None and aux.labelled:
                 self.sham.attach(engine, data.spec, derive(job.defender_seed, "sham"))
-                models["sham"] = self.sham.purify(deepcopy(victim.model), aux)
+                tuned = self.sham.purify(deepcopy(victim.model), aux)
+                models["sham"] = cast(Classifier, tuned)
                 job.lap("sham")
 
         scores = {name: evaluate(model, exam, engine) for name, model in models.items()}

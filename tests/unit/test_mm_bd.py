@@ -77,12 +77,21 @@ def test_a_class_that_can_be_driven_further_is_named(engine):
     assert found.reference is None  # other margins are below 0, where the density has none
 
 
-def test_without_projection_pixels_that_left_stay_outside(engine):
+class Hill(nn.Module):
+    """The margin of class 0 is highest where all pixels are 0.6."""
+
+    def forward(self, images):
+        height = -(images - 0.6).square().flatten(1).sum(1)
+        return torch.stack([height, torch.zeros_like(height)], 1)
+
+
+def test_without_projection_pixels_that_left_never_return(engine):
     free, held = (
-        detector(engine, TEN, lr=20, steps=20, stop=0, project=p).inspect(linear(10), NOTHING)
-        for p in (False, True)
+        detector(engine, SPEC, lr=0.95, stop=0, project=project).inspect(Hill(), NOTHING)
+        for project in (False, True)
     )
-    assert sum(held.scores.values()) > sum(free.scores.values())
+    assert held.scores["a"] == pytest.approx(0, abs=1e-4)
+    assert free.scores["a"] < -0.15
 
 
 def test_margin():

@@ -4,11 +4,13 @@ Paper     Xu et al., "Towards Reliable and Efficient Backdoor Trigger Inversion 
           Benign Features", ICLR 2024
 Differs   features are what the head sees, so that every architecture has them (reference: maps
           before pooling), and are masked in eval mode on a copy; the generator adds to the image
-          and begins near the identity, where the reference trains one to be it; a share instead of a
-          class that is named always
+          and begins near the identity, where the reference trains one to be it; a share instead of
+          a class that is named always
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -112,7 +114,10 @@ class BTIDBF(Detector):
                 one = generator(images[labels == label][:1])[0]
                 changed[label] = one.mul(255).round().to(torch.uint8).cpu()
         self.shown = {"changed by the generator": changed}
-        details = {"margin": float(share - ranked.values[1]), "mask": float(mask.mean())}
+        details: dict[str, Any] = {
+            "margin": float(share - ranked.values[1]),
+            "mask": float(mask.mean()),
+        }
         return self.found(shares, share, reference, calibrated, NO_RULE, **details)
 
 

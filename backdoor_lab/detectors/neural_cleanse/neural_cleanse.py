@@ -9,6 +9,7 @@ Differs   fewer steps and an earlier stop; images that the model takes for the c
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,13 +18,8 @@ from backdoor_lab.datasets import ImageSet
 from backdoor_lab.detectors._base import Detector, grouped
 from backdoor_lab.detectors._rules import outlier_rules
 from backdoor_lab.detectors.neural_cleanse.costs import CostRule
-from backdoor_lab.detectors.neural_cleanse.inversion import (
-    Inverted,
-    Parts,
-    Search,
-    invert,
-    painted,
-)
+from backdoor_lab.detectors.neural_cleanse.inversion import Parts, Search, invert, painted
+from backdoor_lab.detectors.neural_cleanse.triggers import Inverted
 from backdoor_lab.models import Classifier
 from backdoor_lab.records import Evidence
 from backdoor_lab.seeds import generator_for
@@ -93,6 +89,7 @@ class NeuralCleanse(Detector):
             usual,
             calibrated,
             reason,
+            foremost=int(np.argmin(norms)),
             success=dict(zip(names, reached.tolist(), strict=True)),
             not_converged=[n for n, ok in zip(names, found.converged, strict=True) if not ok],
             images=sum(len(part) for part, _ in search),
