@@ -7,7 +7,7 @@ export MALLOC_TOP_PAD_ = 268435456
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test lint acceptance clean
+.PHONY: help setup demo test lint acceptance dashboard clean
 
 help: ## list these targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -33,6 +33,10 @@ lint: setup ## ruff and mypy
 
 acceptance: setup ## every defense beside its controls on mnist, three seeds; resumable, hours on two cores
 	$(BIN)/python -m benchmarks.acceptance
+
+dashboard: setup ## a W&B workspace over your runs: make dashboard ENTITY=me
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraints requirements.lock ".[dashboard]"
+	$(BIN)/python -m backdoor_lab.tracking.dashboard --entity "$(ENTITY)"
 
 clean: ## forget results and victims
 	rm -rf outputs/runs outputs/victims .cache

@@ -22,7 +22,7 @@ from torch import Tensor
 from backdoor_lab.config import ROOT
 from backdoor_lab.records import collect
 from backdoor_lab.reports.pictures import spectrum
-from backdoor_lab.run.parts import build
+from backdoor_lab.run.building import build
 from benchmarks.common import attack_names, composed
 
 ROWS = ("clean", "with trigger", "difference × 10", "its spectrum")

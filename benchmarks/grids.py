@@ -73,7 +73,7 @@ def megabytes() -> float:
 def check(cells: int, outputs: Path) -> list[Sequence[object]]:
     """Rows: composing and checking fresh cells, judging them, and checking finished ones."""
     seeds = f"seed=range(0,{cells // 500})"  # the choices make 500
-    grid = combinations([*CHOICES, seeds, *QUIET, f"paths.outputs={outputs}"])
+    grid = combinations([[*CHOICES, seeds, *QUIET, f"paths.outputs={outputs}"]])
     before = megabytes()
     fresh, *first = measured(lambda: check_all(grid))
     held = f"{before:.0f} → {megabytes():.0f}"

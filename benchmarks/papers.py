@@ -1,40 +1,47 @@
-"""Lists the papers' tables with the command that makes each, from the presets' own words.
+"""Lists the papers' tables and figures of results with the command that makes each.
 
 python -m benchmarks.papers
 """
 
 from __future__ import annotations
 
-from math import prod
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
 from backdoor_lab.config import CONF
-from backdoor_lab.run.cells import combinations
+from backdoor_lab.config.catalogue import comments
+from backdoor_lab.run.cells import combinations, swept
 from benchmarks.common import markdown, names
 
-HEAD = """# The papers' tables
+HEAD = """# The papers' tables and figures of results
 
-What each table needs beyond the command (images of yours, cells that are no product of lists)
-stands beside it. The presets compose (a test tries cells of each); none has been run at its full
-size here.
+What a table needs beyond the command, such as images of yours, stands beside it. The presets
+compose, and each printed number belongs to a cell of its preset (tests); none has been run at its
+full size here. `size=small` and `size=demo` behind a command make the table affordable, and
+`task=table` in the place of `-m` sets it out beside the printed numbers.
 """
+
+
+def cells(name: str) -> list[tuple[str, ...]]:
+    """The cells of a preset's grids."""
+    alone = {"paths": {"data": "data"}, "hydra": {"overrides": {"task": []}}}
+    preset = OmegaConf.merge(alone, OmegaConf.load(CONF / "experiment" / f"{name}.yaml"))
+    return combinations(swept(preset))
 
 
 def row(name: str) -> list[object]:
     """Title, number of cells and command of a preset."""
     file = CONF / "experiment" / f"{name}.yaml"
-    comments = [line[2:] for line in file.read_text().splitlines() if line.startswith("# ")]
-    title, command, *notes = comments[1:]
-    params = OmegaConf.load(file).hydra.sweeper.params
-    cells = prod(len(combinations([f"{key}={value}"])) for key, value in params.items())
-    return [title.rstrip("."), cells, f"`{command}`", " ".join(notes)]
+    title, command, *notes = comments(file)
+    return [title.rstrip("."), len(cells(name)), f"`{command}`", " ".join(notes)]
 
 
 def main() -> None:
-    tables = [name for name in names("experiment") if "table" in name]
-    text = HEAD + "\n" + markdown(["table", "cells", "command", "beside it"], map(row, tables))
+    tables = [name for name in names("experiment") if "_table" in name]
+    tables += [name for name in names("experiment") if "_figure" in name]
+    heads = ["table or figure", "cells", "command", "beside it"]
+    text = HEAD + "\n" + markdown(heads, map(row, tables))
     Path(__file__).with_suffix(".md").write_text(text + "\n")
 
 

@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from backdoor_lab.attacks import Attack
 from backdoor_lab.datasets import Data
-from backdoor_lab.run.parts import build
+from backdoor_lab.run.building import build
 from backdoor_lab.store import Provenance, Store
 from backdoor_lab.training import Engine, Recipe
 from backdoor_lab.victims import Workshop

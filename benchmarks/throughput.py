@@ -28,7 +28,7 @@ from torchvision import transforms
 
 from backdoor_lab.console import console
 from backdoor_lab.models import Classifier
-from backdoor_lab.run.parts import build
+from backdoor_lab.run.building import build
 from backdoor_lab.training import Batches, CropFlip, Engine
 from benchmarks.common import composed
 from benchmarks.noise import SPEC, noise

@@ -17,10 +17,17 @@ class GridSweeper(Sweeper):
 
     Args:
         params: lists of a preset, such as `{seed: "0,1"}`; the command line wins.
+        also: grids beside it, each told by what is other in it.
+        instead: values in the place of those that a preset sets.
     """
 
-    def __init__(self, params: dict[str, str] | None = None) -> None:
-        del params  # read from the config
+    def __init__(
+        self,
+        params: dict[str, str] | None = None,
+        also: list[dict[str, str]] | None = None,
+        instead: dict[str, str] | None = None,
+    ) -> None:
+        del params, also, instead  # read from the config
         self.config: DictConfig
         self.launcher: Launcher
 

@@ -20,7 +20,15 @@ def catalogue() -> str:
 
 def first_comment(file: Path) -> str:
     """The first comment line of a yaml that is no directive."""
+    return next(iter(comments(file)), "")
+
+
+def comments(file: Path) -> list[str]:
+    """The comment lines of a yaml that are no directive and stand before its keys."""
+    found = []
     for line in file.read_text().splitlines():
+        if not line.startswith("#"):
+            break
         if line.startswith("# ") and not line.startswith("# @package"):
-            return line.removeprefix("# ")
-    return ""
+            found.append(line.removeprefix("# "))
+    return found

@@ -43,10 +43,13 @@ class Schema:
     defender_seed: int | None = None
     force: bool = False
     pictures: bool = True
+    views: bool = False
     keep_model: bool = True
     paths: Paths = field(default_factory=Paths)
     values_for: dict[str, Any] = field(default_factory=dict)
     protocol: Any = None
+    size: Any = None
+    table: Any = None
     task: Any = None
     victim: Any = None
     dataset: Any = None

@@ -28,15 +28,17 @@ def feature_picture(
     labels: Tensor,
     classes: Sequence[str],
     seed: int = 0,
+    whose: tuple[str, str] = ("clean test images", "test images with the trigger"),
 ) -> None:
-    """A panel a model: clean images coloured by class, triggered ones as black crosses.
+    """A panel a model, or a set: images coloured by class, others as black crosses among them.
 
     Args:
         path: of the PNG file to write.
-        features: by model name, penultimate features of (clean (N, D), triggered (M, D)) images.
-        labels: (N,), true classes of the clean images.
+        features: by title, penultimate features of (these (N, D), the others (M, D)).
+        labels: (N,), true classes of these.
         classes: their names.
         seed: of the choice of points and of t-SNE.
+        whose: what these and the others are.
     """
     figure = Figure(figsize=(5.2 * len(features), 5.4), dpi=150, layout="constrained")
     panels = figure.subplots(1, len(features), squeeze=False)[0]
@@ -49,8 +51,8 @@ def feature_picture(
         axes.scatter(x, y, s=16, marker="x", linewidths=0.8, color="black")
         _name_classes(axes, points[: len(kept)], labels.cpu().numpy()[kept], classes)
         axes.set_title(name, color=INK, fontsize=12)
-    figure.suptitle("Features of test images (t-SNE, no units)", color=INK, fontsize=12)
-    note = "dots: clean images, by class        crosses: images with the trigger"
+    figure.suptitle("Penultimate features (t-SNE, no units)", color=INK, fontsize=12)
+    note = f"dots: {whose[0]}, by class        crosses: {whose[1]}"
     figure.supxlabel(note, color="#6b6b6b", fontsize=10)
     figure.savefig(path)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -57,23 +57,41 @@ def victims_first(cells: Iterable[Cell]) -> list[Cell]:
     return first + others
 
 
-def swept(config: DictConfig) -> list[str]:
-    """What the command line and a preset (`hydra.sweeper.params`) sweep or set."""
+def swept(config: DictConfig) -> list[list[str]]:
+    """The grids that the command line and a preset (`hydra.sweeper`) ask for: what each sets.
+
+    `params` are the preset's lists, and each of `also` a grid beside it, told by what is other in
+    it (null: not set). `instead` are values for keys that a preset sets. The command line wins; a
+    grid beside whose own key is typed is left out.
+    """
     task = list(config.hydra.overrides.task)
     typed = {override.partition("=")[0] for override in task}
-    params = config.hydra.sweeper.get("params") or {}
-    return [f"{key}={value}" for key, value in params.items() if key not in typed] + task
+    sweeper = config.hydra.sweeper
+    instead = sweeper.get("instead") or {}
+    grids = []
+    for own in ({}, *(sweeper.get("also") or ())):
+        if typed.isdisjoint(own):
+            params = {**(sweeper.get("params") or {}), **own}
+            held = {key: instead.get(key, value) for key, value in params.items()}
+            kept = {key: one for key, one in held.items() if one is not None and key not in typed}
+            grids.append([f"{key}={value}" for key, value in kept.items()] + task)
+    return grids
 
 
-def combinations(overrides: Sequence[str]) -> list[tuple[str, ...]]:
-    """The overrides of each cell of a grid: the product of all lists."""
+def combinations(grids: Iterable[Sequence[str]]) -> list[tuple[str, ...]]:
+    """The overrides of each cell of some grids, the product of all lists; none is there twice."""
+    return list(dict.fromkeys(cell for grid in grids for cell in product(grid)))
+
+
+def product(overrides: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """The overrides of each cell of one grid."""
     choices = [
         [f"{one.get_key_element()}={value}" for value in one.sweep_string_iterator()]
         if one.is_sweep_override()
         else [one.input_line or ""]
         for one in map(parsed, overrides)
     ]
-    return list(itertools.product(*choices))
+    return itertools.product(*choices)
 
 
 @cache

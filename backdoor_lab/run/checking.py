@@ -48,10 +48,25 @@ class Checker:
         Raises:
             ConfigError: it cannot work.
         """
+        cell = self.found(overrides)
+        like = without_seeds(overrides)
+        if not cell.current and like not in self.built:
+            from backdoor_lab.run.parts import Parts
+
+            Parts.built(self.compose(overrides))
+            self.built.add(like)
+        return cell
+
+    def found(self, overrides: tuple[str, ...]) -> Cell:
+        """A cell, and what there is of it; its parts are not built.
+
+        Raises:
+            ConfigError: its config alone tells that it cannot work.
+        """
         cfg = self.compose(overrides)
         if looks(cfg):
             raise ConfigError("task: this one only looks; allowed: without -m, one command")
-        like = tuple(one for one in overrides if parsed(one).key_or_group not in SEEDS)
+        like = without_seeds(overrides)
         if like not in self.known:
             gate(cfg, "sweep.subdir")
             maker = digest(victim_identity(cfg) | {"seed": None})
@@ -60,11 +75,6 @@ class Checker:
         code, maker = self.known[like]
         folder = Path(cfg.hydra.sweep.dir) / cfg.hydra.sweep.subdir
         current = state_of(cfg, folder, code)[1] is State.CURRENT
-        if not current and like not in self.built:
-            from backdoor_lab.run.parts import Parts
-
-            Parts.built(cfg)
-            self.built.add(like)
         return Cell(overrides, folder, code, f"{maker}-{cfg.seed}", current)
 
     def compose(self, overrides: tuple[str, ...]) -> DictConfig:
@@ -77,6 +87,11 @@ class Checker:
             held = compose("config", list(overrides), return_hydra_config=True)
         self.config, self.overrides = held, overrides
         return held
+
+
+def without_seeds(overrides: tuple[str, ...]) -> tuple[str, ...]:
+    """What shapes the parts of a run."""
+    return tuple(one for one in overrides if parsed(one).key_or_group not in SEEDS)
 
 
 def alike(one: tuple[str, ...], other: tuple[str, ...]) -> bool:

@@ -51,16 +51,17 @@ def run_grid(config: DictConfig, launch: Launch) -> None:
 
 def admitted(config: DictConfig) -> list[Cell]:
     """All cells; those that cannot work are named, and end the grid before it begins."""
-    overrides = swept(config)
-    refuse_choices(overrides)
-    grid = combinations(overrides)
+    grids = swept(config)
+    for grid in grids:
+        refuse_choices(grid)
+    asked = combinations(grids)
     cells = []
-    for asked, found in zip(grid, check_all(grid), strict=True):
+    for overrides, found in zip(asked, check_all(asked), strict=True):
         if isinstance(found, Cell):
             cells.append(found)
         else:
-            log.error("%s: %s", " ".join(asked), found)
-    if len(cells) < len(grid):
+            log.error("%s: %s", " ".join(overrides), found)
+    if len(cells) < len(asked):
         raise SystemExit(1)
     return cells
 

@@ -60,6 +60,10 @@ class Job:
         return bool(self.cfg.pictures)
 
     @property
+    def views(self) -> bool:
+        return bool(self.cfg.views)
+
+    @property
     def keep_model(self) -> bool:
         return bool(self.cfg.keep_model)
 
@@ -120,7 +124,8 @@ def perform(cfg: DictConfig, names: Names, folder: Path) -> Record:
             record, state = state_of(cfg, folder)
         if record is not None and state is State.CURRENT:
             return record
-        settings = {"config": OmegaConf.to_container(cfg, resolve=True)}
+        chosen = {**names.choices, "seed": names.seed}
+        settings = {"choices": chosen, "config": OmegaConf.to_container(cfg, resolve=True)}
         with parts.tracker.run(
             names.title, names.group, names.task, names.tags, settings, folder
         ) as tracker:

@@ -10,17 +10,16 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from backdoor_lab.config.checks import without_effect
 from backdoor_lab.config.facts import looks
-from backdoor_lab.config.identity import plain_config
 from backdoor_lab.console import console
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.records import Record, forget_failure, read_record
 from backdoor_lab.reports.inspection import inspection_tables
 from backdoor_lab.reports.table import result_table
+from backdoor_lab.run.building import build
 from backdoor_lab.run.child import BUSY, CELL
 from backdoor_lab.run.claims import claimed
 from backdoor_lab.run.finished import State, state_of
@@ -34,7 +33,7 @@ log = logging.getLogger(__name__)
 def launch(cfg: DictConfig) -> Exception | None:
     """Run one job; in a grid an exception is handed back, so that the other cells go on."""
     if looks(cfg):
-        instantiate(plain_config(cfg, "task")).look(Path(cfg.paths.outputs))
+        build(cfg, "task").look(Path(cfg.paths.outputs))
         return None
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
+from backdoor_lab.aux_data import AuxiliarySet
+from backdoor_lab.datasets import Data, ImageSet, evenly
 from backdoor_lab.evaluation.costs import PeakMemory, measure
 from backdoor_lab.evaluation.doubts import doubt_answers, doubt_auxiliary, doubt_victim
 from backdoor_lab.evaluation.examination import Examination, evaluate
@@ -12,7 +14,8 @@ from backdoor_lab.evaluation.scores import defense_effectiveness
 from backdoor_lab.models import Classifier, load_purified, save_purified
 from backdoor_lab.models.saved import WEIGHTS
 from backdoor_lab.records import Record
-from backdoor_lab.reports.run_pictures import draw_pictures
+from backdoor_lab.reports.run_pictures import POINTS, draw_pictures
+from backdoor_lab.reports.views import draw_views
 from backdoor_lab.seeds import derive
 from backdoor_lab.tasks._base import Task
 from backdoor_lab.tasks._clean import clean_accuracy
@@ -40,7 +43,7 @@ class Purify(Task):
         shop = job.workshop(data)
         victim = parts.victim.bring(parts.attack, shop)
         job.lap("victim")
-        aux = parts.aux.draw(data, victim.poisoned, seed)
+        aux = drawn = parts.aux.draw(data, victim.poisoned, seed)
         exam = Examination.of(data, victim.attack)
         doubt_auxiliary(aux, exam.target, exam.classes)
         if aux.images is not None and len(aux.images):
@@ -81,17 +84,34 @@ class Purify(Task):
             save_purified(job.folder, purified)
         if job.pictures:
             job.show(draw_pictures(job.folder, record, models, exam, engine))
+        if job.views:
+            job.show(draw_views(job.folder, models, exam, sets_of(data, drawn, aux), engine))
         return record
 
     def complete(self, job: Job, record: Record) -> Record:
-        """Draw the pictures that a finished run lacks; without its model, purify again."""
+        """Draw what a finished run lacks; without its model, purify again."""
         if not (job.folder / WEIGHTS).exists():
             return self.run(job)
-        parts, engine = job.parts, job.parts.engine
+        parts, engine, seed = job.parts, job.parts.engine, job.defender_seed
         data = job.load()
         parts.attach(data, job.seed)
         victim = parts.victim.bring(parts.attack, job.workshop(data))
         exam = Examination.of(data, victim.attack)
         models = {"victim": victim.model, "purified": load_purified(job.folder)}
-        job.show(draw_pictures(job.folder, record, models, exam, engine))
+        if job.pictures:
+            job.show(draw_pictures(job.folder, record, models, exam, engine))
+        if job.views:
+            drawn = parts.aux.draw(data, victim.poisoned, seed)
+            derived = derive(seed, "calibration")
+            aux = parts.calibration.calibrate(victim.model, drawn, engine, derived)
+            job.show(draw_views(job.folder, models, exam, sets_of(data, drawn, aux), engine))
         return record
+
+
+def sets_of(data: Data, drawn: AuxiliarySet, aux: AuxiliarySet) -> dict[str, ImageSet]:
+    """Some seen images, and some auxiliary ones, before and after calibration."""
+    if drawn.images is None or aux.images is None:
+        return {}
+    held = {"seen": data.train, "auxiliary": drawn.images}
+    held |= {} if aux is drawn else {"calibrated": aux.images}
+    return {name: images.take(evenly(len(images), POINTS)) for name, images in held.items()}

@@ -19,6 +19,7 @@ from backdoor_lab.validation import validated
 
 log = logging.getLogger(__name__)
 Mode = Literal["online", "offline", "disabled"]
+UNFINISHED = "wandb_id"  # in a run's folder, until the run has ended well
 SECONDS = 5.0  # to connect, and to answer
 MODES = {
     "online": "online",
@@ -73,6 +74,7 @@ class WandbTracker(Tracker):
         import wandb
 
         info.folder.mkdir(parents=True, exist_ok=True)
+        self.unfinished = info.folder / UNFINISHED
         try:
             run = self._begin(info, _mode(self.mode))
         except wandb.errors.Error as error:
@@ -93,7 +95,8 @@ class WandbTracker(Tracker):
             project=self.project,
             entity=self.entity,
             mode=mode,
-            id=None if in_sweep else secrets.token_hex(6),
+            id=None if in_sweep else identifier(info.folder),
+            resume="allow" if mode == "online" else None,  # offline, `wandb sync` joins them by id
             name=info.name,
             group=info.group,
             job_type=info.job_type,
@@ -106,8 +109,18 @@ class WandbTracker(Tracker):
 
     def _close(self, exit_code: int) -> None:
         if self._logger is not None:
+            if not exit_code:
+                self.unfinished.unlink(missing_ok=True)
             self._logger.experiment.finish(exit_code=exit_code)
             self._logger = None
+
+
+def identifier(folder: Path) -> str:
+    """The W&B id of a folder's run: that of the try before, if it came to no end."""
+    file = folder / UNFINISHED
+    if not file.exists():
+        file.write_text(secrets.token_hex(6))
+    return file.read_text()
 
 
 class _EpochLogger(WandbLogger):

@@ -63,8 +63,8 @@ def test_one_run_leaves_a_result_and_pictures(outputs):
     assert "finished already" in again
     made = (folder / "purified.safetensors").stat().st_mtime_ns
     (folder / "scores.png").unlink()
-    lab(*arguments, *short, "logger=csv")
-    assert (folder / "scores.png").exists()
+    lab(*arguments, *short, "logger=csv", "views=true")
+    assert {"scores.png", "view_auxiliary.png"} <= {file.name for file in folder.iterdir()}
     assert (folder / "purified.safetensors").stat().st_mtime_ns == made
     (folder / "purified.safetensors").unlink()
     lab(*arguments, *short, "logger=csv")

@@ -136,6 +136,7 @@ def test_the_loss_is_the_distance_here_less_the_distance_there(engine, model):
         student.body[4].bias += 0.3
     step = aft(engine, victim, gamma=0.7)
     step.model, step.teacher = student, frozen_copy(victim)
+    step.answers = torch.zeros(2)
     only(student, batch_norms(student), freeze_statistics=False)
     step.train()
     images, labels = torch.rand(8, 3, 8, 8), torch.arange(8) % 2
@@ -169,6 +170,15 @@ def test_batch_norms_alone_change(engine, model):
     assert purified is model
     assert not hasattr(step, "teacher")
     assert set(step.details["synthesis"]) == {"mismatch", "cross_entropy"}
+
+
+def test_the_victim_s_answers_to_adversarial_images_are_told_by_class(engine, model):
+    with torch.no_grad():
+        model.head.weight.zero_()
+        model.head.bias.copy_(torch.tensor([0.0, 5.0]))
+    step = aft(engine, model)
+    step.purify(model, NOTHING)
+    assert step.details["adversarial_answers"] == [0.0, 1.0]
 
 
 def test_under_the_victim_s_own_statistics_nothing_moves(engine, model):

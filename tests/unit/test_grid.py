@@ -25,7 +25,7 @@ COMMON = ["defense=none", "aux=none", "pictures=false", "keep_model=false"]
 
 
 def test_cells_are_the_product_of_all_lists():
-    cells = combinations(["attack=badnets,sig", "seed=range(0,2)", "force=true"])
+    cells = combinations([["attack=badnets,sig", "seed=range(0,2)", "force=true"]])
     assert cells == [
         (f"attack={attack}", f"seed={seed}", "force=true")
         for attack in ("badnets", "sig")
@@ -34,11 +34,32 @@ def test_cells_are_the_product_of_all_lists():
 
 
 def test_a_preset_sweeps_what_the_command_line_does_not_set():
-    hydra = {
-        "overrides": {"task": ["seed=7"]},
-        "sweeper": {"params": {"seed": "0,1", "aux": "seen"}},
+    sweeper = {"params": {"seed": "0,1", "aux": "seen"}}
+    assert grids(sweeper, "seed=7") == [["aux=seen", "seed=7"]]
+
+
+def test_a_preset_has_grids_beside_it_unless_their_keys_are_typed():
+    sweeper = {
+        "params": {"seed": "0,1", "aux": "seen"},
+        "also": [{"seed": 0, "attack.target": "1,2"}, {"aux": None, "defense": "clp"}],
     }
-    assert swept(OmegaConf.create({"hydra": hydra})) == ["aux=seen", "seed=7"]
+    beside = ["seed=0", "aux=seen", "attack.target=1,2"]
+    assert grids(sweeper) == [["seed=0,1", "aux=seen"], beside, ["seed=0,1", "defense=clp"]]
+    assert grids(sweeper, "defense=ft")[1:] == [[*beside, "defense=ft"]]
+    assert len(combinations(grids(sweeper))) == 2 + 2 + 2
+
+
+def test_a_size_sets_other_values_where_a_preset_sets_any():
+    sweeper = {
+        "params": {"seed": "0,1", "dataset": "gtsrb"},
+        "also": [{"seed": 0, "attack.target": "1,2"}],
+        "instead": {"dataset": None, "seed": 0, "attack.target": 0, "model": "resnet18"},
+    }
+    assert combinations(grids(sweeper)) == [("seed=0",), ("seed=0", "attack.target=0")]
+
+
+def grids(sweeper, *typed):
+    return swept(OmegaConf.create({"hydra": {"overrides": {"task": typed}, "sweeper": sweeper}}))
 
 
 @pytest.fixture
@@ -96,7 +117,7 @@ def test_choices_and_new_keys_are_not_plain(text):
 
 
 def test_cells_that_follow_each_other_are_those_that_are_composed_alone(common):
-    grid = combinations(["attack=badnets,sig", "attack.poison_rate=0.1,0.2", "seed=0,1", *common])
+    grid = combinations([["attack=badnets,sig", "attack.poison_rate=0.1,0.2", "seed=0,1", *common]])
     found = check_all(grid)
     assert [cell.overrides for cell in found] == grid
     assert found == [Checker().cell(overrides) for overrides in grid]
@@ -104,13 +125,13 @@ def test_cells_that_follow_each_other_are_those_that_are_composed_alone(common):
 
 
 def test_cells_of_one_victim_are_told(common):
-    one, other = check_all(combinations(["defender_seed=1,2", "seed=0", *common]))
+    one, other = check_all(combinations([["defender_seed=1,2", "seed=0", *common]]))
     assert one.victim == other.victim
     assert one.folder != other.folder or one.overrides != other.overrides
 
 
 def test_processes_check_as_one_does(common, monkeypatch):
-    grid = combinations(["seed=range(0,6)", *common])
+    grid = combinations([["seed=range(0,6)", *common]])
     alone = check_all(grid)
     monkeypatch.setattr(checking, "ROW", 1)
     monkeypatch.setattr(checking, "cores_here", lambda: 2)

@@ -70,7 +70,9 @@ def test_what_a_finished_run_lacks_is_made_from_what_is_stored(run):
     assert second.spent.victim_cached
     third, _ = run("aux=none", "pictures=true")
     assert (folder / "scores.png").exists()
-    assert third.spent == second.spent  # no model was purified again
+    fourth, _ = run("aux=none", "views=true")
+    assert {"view_batch_norms.png", "view_line.png"} <= {file.name for file in folder.iterdir()}
+    assert fourth.spent == third.spent == second.spent  # no model was purified again
 
 
 def test_too_few_images_for_a_batch_are_refused_before_the_victim_is_trained(run, tmp_path):

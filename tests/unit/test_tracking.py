@@ -2,6 +2,7 @@ import csv
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from itertools import product
 from pathlib import Path
 
@@ -194,6 +195,22 @@ def test_wandb_offline_runs_stay_separate(tmp_path):
     assert rows[-1]["trigger._type"] == "image-file"
     summary = {key: v for record in good["summary"] for key, v in record["update"].items()}
     assert summary["purified/acc"] == 0.9
+
+
+def test_a_run_that_came_to_no_end_is_continued_and_a_finished_one_is_not(tmp_path):
+    tracker = WandbTracker(project="p", entity=None, mode="offline")
+    ids = []
+
+    def once(ends_well):
+        with opened(tracker, tmp_path):
+            ids.append(tracker.lightning_logger.experiment.id)
+            if not ends_well:
+                raise RuntimeError("broken")
+
+    for ends_well in (False, True, True):
+        with nullcontext() if ends_well else pytest.raises(RuntimeError, match="broken"):
+            once(ends_well)
+    assert ids[0] == ids[1] != ids[2]
 
 
 def test_the_sweep_calls_the_command_line_with_what_composes(config):

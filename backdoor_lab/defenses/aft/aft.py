@@ -58,7 +58,8 @@ class AFT(Defense):
     """Tunes the BatchNorm layers alone, near the victim on x and far from it on x + d.
 
     min ||T(x) - S(x)||^2 - gamma ||T(x + d) - S(x + d)||^2 over synthetic x, where T is the victim
-    as it came and S the model that is tuned; x and d are made for S.
+    as it came and S the model that is tuned; x and d are made for S. `details` tell how T answers
+    x + d, by class: mostly the target, where they stand for triggered images (paper, Figure 4).
 
     Args:
         images: how many are synthesised, classes in turn.
@@ -77,6 +78,7 @@ class AFT(Defense):
     needs_images = False
     needs_labels = False
     needs_batch_norm = True
+    answers: Tensor
 
     @validated
     def __init__(
@@ -139,8 +141,10 @@ class AFT(Defense):
             entries = [f"{name}.{entry}" for name in norms for entry in ("weight", "bias")]
             held = {name: model.get_parameter(name).detach() == 0 for name in entries}
         self.teacher = self.original()
+        self.register_buffer("answers", torch.zeros(self.spec.num_classes))
         self.fit(model, data, [MaskedGradients(held)] if held else [], augment=None)
-        del self.teacher
+        self.details["adversarial_answers"] = (self.answers / self.answers.sum()).tolist()
+        del self.teacher, self.answers
         return model
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
@@ -148,6 +152,8 @@ class AFT(Defense):
         hard = self.attacked(images, labels)
         with torch.no_grad():
             wanted, unwanted = self.teacher(images), self.teacher(hard)
+        classes = torch.arange(len(self.answers), device=unwanted.device)
+        self.answers += (unwanted.argmax(1, keepdim=True) == classes).sum(0)
         near = distance(self.model(images), wanted)
         with frozen_statistics(self.model):
             far = distance(self.model(hard), unwanted)

@@ -1,0 +1,145 @@
+"""How the cells of a grid become a table."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass as checked
+
+from backdoor_lab.records import Record, mean_sd
+from backdoor_lab.reports.sheet import Sheet
+
+Score = Literal[
+    "acc", "asr", "ra", "der", "acc_target", "acc_worst", "parameters", "latency_ms", "seconds"
+]
+HEADS: dict[str, str] = {
+    "acc": "ACC", "asr": "ASR", "ra": "RA", "der": "DER", "acc_target": "target class",
+    "acc_worst": "worst class", "parameters": "million parameters", "latency_ms": "ms",
+    "seconds": "s",
+}  # fmt: skip
+DASH = "–"
+BARE = "none"  # the defense of a victim
+BESIDE = ("defense.", "defense@", "aux", "calibration")  # keys that do not shape the victim
+
+
+@dataclass(frozen=True)
+class Place:
+    """A cell of a grid.
+
+    Attributes:
+        axes: what the grid sweeps, and what it is here.
+        command: makes its result.
+        record: its result, if there is one.
+        why: there is none, if that is known.
+    """
+
+    axes: Mapping[str, str]
+    command: str
+    record: Record | None = None
+    why: str | None = None
+
+    def hole(self) -> str:
+        """Its command, and why there is no result."""
+        return f"{self.command}  # {self.why}" if self.why else self.command
+
+
+@checked(frozen=True)
+class Layout:
+    """A table: which keys of a grid are its rows and columns, what stands in a cell.
+
+    Attributes:
+        rows: keys, outer first.
+        columns: keys, outer first.
+        scores: what stands in each cell, in this order.
+        statistic: over what neither rows nor columns tell apart: seeds, mostly.
+        where: keys, and the values that are kept of them.
+        printed: paper and table that stand beside, such as `[unibp, "1"]`.
+    """
+
+    rows: list[str]
+    columns: list[str]
+    scores: list[Score] = Field(min_length=1)
+    statistic: Literal["mean_sd", "mean", "median", "worst"] = "mean_sd"
+    where: dict[str, list[str]] = field(default_factory=dict)
+    printed: tuple[str, str] | None = None
+
+    def sheet(self, title: str, places: Sequence[Place]) -> Sheet:
+        """Rows and columns of what there is; victims stand above their defenses."""
+        kept = [place for place in places if self.keeps(place)]
+        swept = {key for place in kept for key in place.axes}
+        rows = [key for key in self.rows if key in swept]
+        columns = [key for key in self.columns if key in swept]
+        table: dict[tuple[bool, tuple[str, ...]], dict[str, list[Record]]] = {}
+        heads: dict[str, None] = {}
+        for place in kept:
+            across = " ".join(short(place.axes[key]) for key in columns if key in place.axes)
+            heads[across] = None
+            for line in lines_of(place, rows):
+                found = table.setdefault(line, {}).setdefault(across, [])
+                found += [place.record] if place.record else []
+        titles = [f"{name} {HEADS[score]}".strip() for name in heads for score in self.scores]
+        lines = [
+            [*down, *(text for name in heads for text in self.cell(found.get(name, []), bare))]
+            for (bare, down), found in table.items()
+        ]
+        holes = [place.hole() for place in kept if place.record is None]
+        done = len(kept) - len(holes)
+        note = f"{done} of {len(kept)} runs; {self.statistic} over runs that share a cell; percent."
+        return Sheet(title, [*rows, *titles], lines, [note], holes)
+
+    def keeps(self, place: Place) -> bool:
+        """Whether a cell belongs to the table."""
+        return all(place.axes.get(key) in values for key, values in self.where.items())
+
+    def cell(self, records: Sequence[Record], bare: bool) -> Iterator[str]:
+        """Each score of some runs; of a victim that several share, once."""
+        runs = {one.victim_name: one for one in records}.values() if bare else records
+        for name in self.scores:
+            yield summary([score(one, name, bare) for one in runs], self.statistic, name)
+
+
+def lines_of(place: Place, rows: Sequence[str]) -> Iterator[tuple[bool, tuple[str, ...]]]:
+    """The rows that a run counts for: its victim's, where defenses are rows, and its own."""
+    if "defense" in rows:
+        bare = {"defense": BARE, **{key: DASH for key in rows if key.startswith(BESIDE)}}
+        yield True, tuple(bare.get(key, place.axes.get(key, DASH)) for key in rows)
+    yield False, tuple(place.axes.get(key, DASH) for key in rows)
+
+
+def short(value: str) -> str:
+    """A value; of a folder the last two names."""
+    return "/".join(Path(value).parts[-2:]) if "/" in value else value
+
+
+def score(record: Record, name: str, bare: bool) -> float | None:
+    """A score of the purified model, or of the `bare` victim: percent, millions, ms or s."""
+    if name == "seconds":
+        return None if bare else record.spent.seconds.get("purify")
+    if name in ("parameters", "latency_ms"):
+        cost = record.costs.get("victim" if bare else "purified")
+        value = getattr(cost, name) if cost else None
+        return value / 1e6 if value is not None and name == "parameters" else value
+    scores = record.victim if bare else record.purified
+    value = getattr(scores, name) if scores else None
+    return None if value is None else 100 * value
+
+
+def summary(values: Sequence[float | None], statistic: str, name: str) -> str:
+    """A statistic of what is known, as text."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return DASH
+    if statistic == "mean_sd":
+        return mean_sd(known, 1)
+    highest = name in ("asr", "parameters", "latency_ms", "seconds")
+    found = {
+        "mean": statistics.mean(known),
+        "median": statistics.median(known),
+        "worst": max(known) if highest else min(known),
+    }
+    return f"{found[statistic]:.1f}"

@@ -1,0 +1,67 @@
+"""Loss along the straight line from the victim to the purified model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from backdoor_lab.datasets import evenly
+from backdoor_lab.evaluation.examination import Examination
+from backdoor_lab.models import Classifier
+from backdoor_lab.reports.pictures import INK
+from backdoor_lab.training import Engine, accuracy
+
+IMAGES = 1000
+POINTS = [number / 10 for number in range(11)]  # 0: victim, 1: purified
+COLOURS = ("#0072B2", "#D55E00")  # Okabe and Ito
+
+
+def line_picture(
+    path: Path, models: Mapping[str, Classifier], exam: Examination, engine: Engine
+) -> bool:
+    """Cross-entropy and rates, clean and triggered; False where the architectures differ."""
+    start, end = (models[name].state_dict() for name in ("victim", "purified"))
+    if {key: value.shape for key, value in start.items()} != {
+        key: value.shape for key, value in end.items()
+    }:
+        return False
+    clean = exam.clean.take(evenly(len(exam.clean), IMAGES))
+    some = evenly(len(exam.triggered), IMAGES)
+    triggered, wanted = exam.triggered.take(some), exam.wanted[some]
+    model = deepcopy(models["victim"])
+    rows = []
+    for point in POINTS:
+        model.load_state_dict(between(start, end, point))
+        answers = [engine.predict(model, images) for images in (clean, triggered)]
+        asked = [clean.labels, wanted]
+        pairs = [(a, b.to(a.device)) for a, b in zip(answers, asked, strict=True)]
+        rows.append([*(F.cross_entropy(a, b).item() for a, b in pairs),
+                     *(accuracy(a, b) for a, b in pairs)])  # fmt: skip
+    figure = Figure(figsize=(9, 3.2), dpi=150, layout="constrained")
+    for axes, place, title in zip(figure.subplots(1, 2), (0, 2), ("cross-entropy", "rate"),
+                                  strict=True):  # fmt: skip
+        for offset, name in enumerate(("clean, true class", "triggered, attacker's class")):
+            values = [row[place + offset] for row in rows]
+            axes.plot(POINTS, values, marker=".", label=name, color=COLOURS[offset])
+        axes.set_xticks([0, 1], ["victim", "purified"])
+        axes.set_title(title, color=INK, fontsize=10)
+    figure.axes[0].legend(frameon=False, fontsize=8)
+    figure.suptitle("On the straight line between the models", color=INK, fontsize=11)
+    figure.savefig(path)
+    return True
+
+
+def between(
+    start: Mapping[str, Tensor], end: Mapping[str, Tensor], point: float
+) -> dict[str, Tensor]:
+    """Weights and running statistics at a point of the line: 0 the start, 1 the end."""
+    return {
+        key: torch.lerp(value, end[key].to(value), point) if value.is_floating_point() else value
+        for key, value in start.items()
+    }

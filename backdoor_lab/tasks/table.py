@@ -1,0 +1,97 @@
+"""Table: a grid as a paper sets it out, and what the paper prints beside what came of it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from hydra.conf import HydraConf
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
+from backdoor_lab.config.catalogue import comments
+from backdoor_lab.config.places import CONF
+from backdoor_lab.console import console
+from backdoor_lab.errors import ConfigError
+from backdoor_lab.papers import comparison, printed
+from backdoor_lab.reports.layout import Layout, Place
+from backdoor_lab.reports.sheet import write
+from backdoor_lab.run.cells import combinations, parsed, swept
+from backdoor_lab.run.checking import Checker
+from backdoor_lab.run.gate import UNFIT, one_line
+from backdoor_lab.tasks._look import Look
+from backdoor_lab.validation import validated
+
+OWN = ("task", "table")  # choices of this command, which the cells do not have
+REPORTS = "reports"  # below paths.outputs
+
+
+class Tables(Look):
+    """The table of the grid that a preset sweeps, from the records below `paths.outputs`.
+
+    Args:
+        layout: what its rows, columns and cells are, and which printed table stands beside.
+        paths: folders, which a preset may name.
+    """
+
+    @validated
+    def __init__(self, layout: Layout, paths: dict[str, str | None]) -> None:
+        self.layout, self.paths = layout, paths
+
+    def look(self, outputs: Path) -> None:
+        hydra = HydraConfig.get()
+        name, size = (hydra.runtime.choices[group] for group in ("experiment", "size"))
+        grid = cells_of(hydra, self.paths)
+        if len(grid) < 2:
+            raise ConfigError(
+                f"experiment={name} sweeps nothing that a table could show; allowed: one of "
+                f"{', '.join(presets())}"
+            )
+        what, _, *about = comments(CONF / "experiment" / f"{name}.yaml")
+        title = f"{what.rstrip('.')}; size {size}"
+        checker = Checker()
+        places = [place_of(overrides, checker) for overrides in grid]
+        sheets = [self.layout.sheet(title, places)]
+        if self.layout.printed:
+            beside = f"{title}: what is printed, and what came of it here"
+            kind, *_ = comments(CONF / "size" / f"{size}.yaml")
+            command = f"Made by `python run.py -m experiment={name} size={size}`."
+            notes = [command, f"Size {size}: {kind}", *about]
+            sheets.append(comparison(beside, printed(*self.layout.printed), places, notes))
+        files = write(sheets, outputs / REPORTS / "tables" / f"{name}-{size}")
+        say([sheets[0].title, "", sheets[0].table(".md"), "", *sheets[0].notes])
+        say(f"Written: {file}" for file in files)
+
+
+def cells_of(hydra: HydraConf, paths: dict[str, str | None]) -> list[tuple[str, ...]]:
+    """The overrides of each cell of the grid that a command without `-m` names."""
+    grids = swept(OmegaConf.create({"hydra": hydra, "paths": paths}))
+    return combinations(
+        [one for one in grid if parsed(one).key_or_group not in OWN] for grid in grids
+    )
+
+
+def place_of(overrides: tuple[str, ...], checker: Checker) -> Place:
+    """A cell, what came of it, and the command that makes it."""
+    axes = {one.get_key_element(): str(one.value()) for one in map(parsed, overrides)}
+    command = shlex.join(["python", "run.py", *overrides])
+    try:
+        cell = checker.found(overrides)
+    except UNFIT as error:
+        return Place(axes, command, why=one_line(error))
+    failure = cell.failure()
+    return Place(axes, command, cell.record(), failure.error if failure else None)
+
+
+def presets() -> Iterator[str]:
+    """The names of those that sweep."""
+    for file in sorted((CONF / "experiment").glob("*.yaml")):
+        if OmegaConf.select(OmegaConf.load(file), "hydra.sweeper.params"):
+            yield file.stem
+
+
+def say(lines: Sequence[str] | Iterator[str]) -> None:
+    """Lines that can be copied as they are."""
+    for line in lines:
+        console().print(line, soft_wrap=True, markup=False, highlight=False)
