@@ -87,7 +87,8 @@ class MMBD(Detector):
         active = torch.arange(len(pixels), device=device)
         for _ in range(self.steps):
             leaf = pixels[active].requires_grad_()
-            now = margin(self.full_logits(model, leaf.clamp(0, 1).flatten(0, 1)), targets[active])
+            seen = leaf if self.project else leaf.clamp(0, 1)  # which has no gradient at its bounds
+            now = margin(self.full_logits(model, seen.flatten(0, 1)), targets[active])
             sums = now.view(len(active), -1).sum(1)
             (gradient,) = torch.autograd.grad(sums.sum(), leaf)
             margins[active] = now.detach().view(len(active), -1)
