@@ -45,11 +45,19 @@ class FolderKind(AuxiliaryKind):
         if self.folder is None:
             return
         check_folder(self.folder, self.key)
-        if not self.labelled and (self.classes or self.per_class):
+        if self.by_folder and not any(path.is_dir() for path in self.folder.iterdir()):
             raise ConfigError(
                 f"aux.classes={self.classes} and aux.per_class={self.per_class}, but "
-                f"aux.labelled=false leaves the classes of {self.key} unknown; allowed: null, null"
+                f"{self.key}={self.folder} has no sub-folder to tell them by; allowed: null, null"
             )
+
+    @property
+    def by_folder(self) -> bool:
+        """Whether unlabelled images are drawn by the folders that they lie in, whatever those are.
+
+        It is how diverse they are that is varied (BCU, Figure 5); the defender is told no label.
+        """
+        return not self.labelled and bool(self.classes or self.per_class)
 
     def pool(self, data: Data, poisoned: Tensor | None, seed: int) -> Pool:
         if self.folder is None:
@@ -80,6 +88,8 @@ class FolderKind(AuxiliaryKind):
         check_folder(folder, self.key)
         if self.labelled:
             return labelled_files(folder, spec, self.key, self.exclude)
+        if self.by_folder:
+            return foldered_files(folder, self.key, self.exclude)
         return unlabelled_files(folder, self.key, self.exclude)
 
 
@@ -108,6 +118,20 @@ def labelled_files(folder: Path, spec: DataSpec, key: str, exclude: str | None) 
             f"allowed: folders named like the classes of {spec.name}, {_some(spec.classes)}"
         )
     return files
+
+
+def foldered_files(folder: Path, key: str, exclude: str | None) -> Files:
+    """All images of the sub-folders, those of each with a label of their own.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    folders = [path for path in sorted(folder.iterdir()) if path.is_dir()]
+    each = [image_files(path, exclude) for path in folders]
+    kept = [files for files in each if files]
+    if not kept:
+        raise ConfigError(f"{key}={folder} holds no image; allowed: a folder of images")
+    return [(file, label) for label, files in enumerate(kept) for file in files]
 
 
 def unlabelled_files(folder: Path, key: str, exclude: str | None) -> Files:

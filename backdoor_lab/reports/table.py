@@ -46,11 +46,12 @@ def choice(record: Record, name: str) -> str | None:
 def run_title(record: Record) -> str:
     """Such as `wanet → unibp (external, gic), digits, seed 0`."""
     chosen = record.choices
-    where = f"{chosen['dataset']}, seed {record.seed}"
+    attack = chosen.get("attack", DASH)
+    where = f"{chosen.get('dataset', DASH)}, seed {record.seed}"
     if not record.chain:
-        return f"{chosen['attack']}, {where}"
+        return f"{attack}, {where}"
     helpers = ", ".join(chosen[key] for key in ("aux", "calibration") if chosen.get(key))
-    return f"{chosen['attack']} → {' → '.join(record.chain)} ({helpers}), {where}"
+    return f"{attack} → {' → '.join(record.chain)} ({helpers}), {where}"
 
 
 def percent(value: float | None, digits: int = 2) -> str:

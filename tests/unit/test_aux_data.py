@@ -334,10 +334,30 @@ def test_only_the_images_that_are_drawn_are_decoded(photographs, tmp_path, monke
 
 
 @pytest.mark.parametrize("key", ["classes", "per_class"])
-def test_classes_that_nobody_knows_are_refused(tmp_path, key):
-    with pytest.raises(ConfigError, match=rf"aux\.{key}=2.*aux\.labelled=false"):
+def test_unlabelled_images_without_folders_have_no_classes_to_choose(tmp_path, key):
+    with pytest.raises(ConfigError, match=rf"aux\.{key}=2.*no sub-folder"):
         external(tmp_path, labelled=False, **{key: 2}).check()
     external(labelled=False, **{key: 2}).check()
+
+
+def test_unlabelled_images_are_drawn_from_so_many_folders_and_no_label_is_told(
+    photographs, tmp_path
+):
+    for number, name in enumerate(("n01", "n02", "n03")):  # of other classes than the data set's
+        (tmp_path / name / "images").mkdir(parents=True)
+        for one in range(4):
+            picture = Image.new("RGB", (32, 32), (80 * number, one, 0))
+            picture.save(tmp_path / name / "images" / f"{one}.png")
+    kind = external(tmp_path, labelled=False, ratio=None, classes=2, per_class=3)
+    kind.check()
+    drawn = kind.draw(photographs, NONE, 0)
+    assert sorted(drawn.data.images[:, 0, 0, 0].unique(return_counts=True)[1].tolist()) == [3, 3]
+    assert drawn.data.labels.tolist() == [0] * 6
+    assert drawn.details["per_class"] is None
+    with pytest.raises(ConfigError, match=r"aux\.classes=4; allowed: 1 to 3"):
+        external(tmp_path, labelled=False, ratio=None, classes=4, per_class=3).foresee(
+            photographs, 0
+        )
 
 
 def test_a_damaged_image_is_named(photographs, tmp_path):

@@ -1,0 +1,49 @@
+"""Report: what runs have left, as a page that opens from disk; loads without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from backdoor_lab.console import console
+from backdoor_lab.reports.page import Trouble, read_runs, write_page
+from backdoor_lab.run.cells import Cell
+from backdoor_lab.run.gate import told
+from backdoor_lab.run.ledger import GRIDS, Ledger
+from backdoor_lab.tasks._look import Look
+from backdoor_lab.tasks.status import state
+
+
+class Report(Look):
+    """A page of all results below `outputs`, and a page of each run."""
+
+    def look(self, outputs: Path) -> None:
+        found = read_runs(outputs)
+        troubles = [*found.failures, *troubles_of(grid_cells(outputs), found.failed)]
+        try:
+            page = write_page(outputs, found, troubles)
+        except OSError as error:
+            raise told(error) from None
+        runs, other = len(found.records), len(troubles)
+        counted = f"{runs} run{'' if runs == 1 else 's'}, {other} without a result"
+        console().print(f"Page: {page} ({counted})", soft_wrap=True, highlight=False)
+
+
+def grid_cells(outputs: Path) -> Iterator[Cell]:
+    """Each cell of any grid, once."""
+    met: set[Path] = set()
+    for ledger in map(Ledger.read, sorted((outputs / GRIDS).glob("*.json"))):
+        for cell in ledger.cells if ledger else ():
+            if cell.folder not in met:
+                met.add(cell.folder)
+                yield cell
+
+
+def troubles_of(cells: Iterator[Cell], known: set[Path]) -> Iterator[Trouble]:
+    """Cells without a result, but for those that are known to have failed."""
+    for cell in cells:
+        if cell.folder in known:
+            continue
+        word, why = state(cell)
+        if word != "done":
+            yield Trouble.of_cell(word, why, cell.overrides)
