@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -61,12 +62,16 @@ def setting_of(defense: str, key: str, default: Any = None, *, _root_: DictConfi
 
 def every_detector(*, _root_: DictConfig) -> DictConfig:
     """Every detector by name, with the values that it has here; panels of several are left out."""
-    found = {}
-    for file in sorted((CONF / "detector").glob("[!_]*.yaml")):
-        node = OmegaConf.create(file.read_text(), parent=_root_)
-        if FACTS in node:  # a method states what it is, a panel has nothing to state
-            found[file.stem] = OmegaConf.to_container(node, resolve=True)
-    return OmegaConf.create(found)
+    node = OmegaConf.create(detectors(), parent=_root_)
+    return OmegaConf.create(OmegaConf.to_container(node, resolve=True))  # type: ignore[arg-type]
+
+
+@cache
+def detectors() -> dict[str, Any]:
+    """What the yamls of the detectors say; a panel of several states no facts."""
+    files = sorted((CONF / "detector").glob("[!_]*.yaml"))
+    found: dict[str, Any] = {one.stem: OmegaConf.to_container(OmegaConf.load(one)) for one in files}
+    return {name: node for name, node in found.items() if FACTS in node}
 
 
 def by_fact(name: str, values: dict[str, Any], default: Any, *, _root_: DictConfig) -> Any:

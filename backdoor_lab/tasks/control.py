@@ -155,4 +155,5 @@ def wilson(share: float, count: int, z: float = 1.959964) -> tuple[float, float]
     middle = share + z * z / (2 * count)
     spread = z * (share * (1 - share) / count + z * z / (4 * count**2)) ** 0.5
     scale = 1 + z * z / count
-    return (max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale))
+    low, high = (round((middle + side) / scale, 6) for side in (-spread, spread))
+    return max(0.0, low), min(1.0, high)

@@ -1,4 +1,4 @@
-"""An inspection as it is typed: what is shown, what lies in the folder, what is read without torch."""
+"""An inspection as it is typed: what is shown, what lies in the folder, read without torch."""
 
 import subprocess
 import sys

@@ -11,6 +11,7 @@ from backdoor_lab.detectors.bti_dbf.decoupling import benign_mask, decoupled, re
 from backdoor_lab.models.unet import UNet
 
 HOW = {
+    "width": 8,
     "steps": 3, "batch_size": 8, "lr": 1e-3, "image_bound": 0.3, "feature_bound": 3.0,
     "benign": 0.01,
 }  # fmt: skip

@@ -92,7 +92,10 @@ def test_plants_are_made_purified_and_told(run):
 @pytest.mark.parametrize(
     ("choices", "sentence"),
     [
-        (("task=control", "aux=none"), "task=control plants backdoors with labelled images"),
+        (
+            ("task=control", "aux=none", "defense=clp"),
+            "task=control plants backdoors with labelled images",
+        ),
         (("task=control", "aux.labelled=false", "defense=none"), "labelled images"),
         (("task=inspect", "detector=neural_cleanse", "aux=none"), "detector=neural_cleanse does"),
         (("task=inspect", "detector=bti_dbf", "aux.labelled=false"), "needs labels"),

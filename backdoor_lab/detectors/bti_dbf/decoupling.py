@@ -20,6 +20,7 @@ class Reversal(TypedDict):
     """How the generator is trained.
 
     Attributes:
+        width: channels of the U-Net's finest level.
         steps: of Adam.
         batch_size: images a step.
         lr: of Adam.
@@ -28,6 +29,7 @@ class Reversal(TypedDict):
         benign: weight of that change where both are kept.
     """
 
+    width: Count
     steps: Count
     batch_size: Count
     lr: Positive
@@ -85,7 +87,7 @@ def reversal(
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        generator = UNet(images.shape[1]).to(images.device)
+        generator = UNet(images.shape[1], how["width"]).to(images.device)
     adam = torch.optim.Adam(generator.parameters(), lr=how["lr"])
     draw = generator_for(seed, "order")
     for _ in range(how["steps"]):
