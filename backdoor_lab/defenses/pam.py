@@ -38,10 +38,16 @@ class PAM(Defense):
         rho: how far the gradient is taken from the weights, as one norm over all of them.
         reversed_share: of each batch that the generator reverses; one image more, rounded down.
         rounds: of training a generator, and tuning.
-        mask_iterations: of Adam, for the generator's benign features.
+        images: that a generator is trained on, at most.
+        mask_iterations: of Adam, for the features that the generator spares.
         mask_lr: of Adam.
-        generator: how it is trained.
-        images: that the generator is trained on, at most.
+        generator_iterations: of Adam, for the generator.
+        generator_width: channels of its first level.
+        generator_lr: of Adam.
+        generator_batch_size: images a step.
+        image_bound: mean squared change of the images, in normalised units, that is allowed.
+        feature_bound: mean squared change of the spared features that is allowed.
+        benign: weight of that change where both are kept.
         epochs: of each round's tuning.
         lr: of it, constant.
         momentum: of SGD.
@@ -54,10 +60,16 @@ class PAM(Defense):
         rho: NonNegative,
         reversed_share: Rate,
         rounds: Count,
+        images: Count,
         mask_iterations: Count,
         mask_lr: Positive,
-        generator: Reversal,
-        images: Count,
+        generator_iterations: Count,
+        generator_width: Count,
+        generator_lr: Positive,
+        generator_batch_size: Count,
+        image_bound: Positive,
+        feature_bound: Positive,
+        benign: NonNegative,
         epochs: Count,
         lr: Positive,
         momentum: Momentum,
@@ -65,8 +77,16 @@ class PAM(Defense):
     ) -> None:
         super().__init__()
         self.rho, self.reversed_share, self.rounds = rho, reversed_share, rounds
-        self.mask_iterations, self.mask_lr = mask_iterations, mask_lr
-        self.how, self.images = generator, images
+        self.images, self.mask_iterations, self.mask_lr = images, mask_iterations, mask_lr
+        self.how = Reversal(
+            width=generator_width,
+            steps=generator_iterations,
+            batch_size=generator_batch_size,
+            lr=generator_lr,
+            image_bound=image_bound,
+            feature_bound=feature_bound,
+            benign=benign,
+        )
         optimizer = partial(torch.optim.SGD, momentum=momentum)
         self.recipe = Recipe(epochs, batch_size, lr, optimizer, constant)
 
@@ -98,7 +118,9 @@ class PAM(Defense):
             known = features(images)
         steps = 1 if self.engine.dry else self.mask_iterations
         mask = benign_mask(source.head, known, some.labels, steps, self.mask_lr, seed)
-        return reversal(features, images, mask, source.normalize.std, self.how, seed)
+        how = self.how.copy()
+        how["steps"] = 1 if self.engine.dry else how["steps"]
+        return reversal(features, images, mask, source.normalize.std, how, seed)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch
