@@ -22,6 +22,7 @@ from backdoor_lab.victims.imported.namings import readings
 from backdoor_lab.victims.imported.opening import opened
 from backdoor_lab.victims.imported.order import meant_order
 from backdoor_lab.victims.imported.reading import inspect
+from backdoor_lab.victims.imported.zoo import fitted
 from tests.strangers import BenchPreActResNet18, bench_result, torchvision_resnet
 
 NARROW = ModelFactory("preact_resnet18", options={"width": 16})
@@ -144,17 +145,27 @@ def test_a_layer_that_a_defense_put_in_is_called_after_the_one_that_stood_there(
     assert layout.theirs("new.weight") == "new.weight"
 
 
-@pytest.mark.parametrize("name", ["vgg11_bn", "densenet121"])
-def test_torchvision_s_weights_give_the_same_answers_in_timm_s_architecture(tmp_path, name):
+def test_torchvision_s_weights_give_the_same_answers_in_timm_s_architecture(tmp_path):
     torch.manual_seed(0)
-    net = getattr(torchvision.models, name)(num_classes=3).eval()
-    factory = ModelFactory(name)
-    layout = looked_at(saved(tmp_path, net.state_dict()), factory).layout
-    ours = timm.create_model(name, num_classes=3).eval()
-    state, shapes = net.state_dict(), ours.state_dict()
-    ours.load_state_dict({n: state[t].reshape(shapes[n].shape) for n, t in layout.names.items()})
+    net = torchvision.models.densenet121(num_classes=3).eval()
+    layout = looked_at(saved(tmp_path, net.state_dict()), ModelFactory("densenet121")).layout
+    ours = timm.create_model("densenet121", num_classes=3).eval()
+    state = net.state_dict()
+    ours.load_state_dict({name: state[theirs] for name, theirs in layout.names.items()})
     images = torch.rand(2, 3, 32, 32)
     assert torch.allclose(net(images), ours(images), atol=1e-5)
+
+
+def test_torchvision_s_vggs_have_matrices_where_timm_s_have_convolutions():
+    with torch.device("meta"):
+        net = torchvision.models.vgg11_bn(num_classes=3)
+    shapes = {name: tuple(one.shape) for name, one in net.state_dict().items()}
+    layout, _ = fitted(readings(shapes), shapes, ModelFactory("vgg11_bn"))
+    assert layout.names["pre_logits.fc1.weight"] == "classifier.0.weight"
+    assert layout.names["head.fc.bias"] == "classifier.6.bias"
+    assert layout.shapes == {
+        "pre_logits.fc1.weight": [4096, 25088], "pre_logits.fc2.weight": [4096, 4096]
+    }  # fmt: skip
 
 
 def test_another_architecture_is_refused_with_those_that_fit(tmp_path):

@@ -16,7 +16,7 @@ from backdoor_lab.victims.imported.archive import pickle_of
 from backdoor_lab.victims.imported.foreign import Refused, refuse_foreign, unpickled
 
 HEADER = 25 * 2**20  # bytes of a safetensors header
-STEPS = 2_000_000  # of a pickle
+STEPS = 1_000_000  # of a pickle
 LEGACY = 5  # pickles that a checkpoint from before PyTorch 1.6 begins with
 PLAIN = {
     "collections.OrderedDict", "collections.Counter", "builtins.set", "torch.Size", "torch.device",
