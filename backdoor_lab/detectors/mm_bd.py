@@ -132,4 +132,4 @@ def p_rule(margins: Sequence[float], names: Sequence[str]) -> Rule | None:
         return None
     flagged = value <= LEVEL
     named = (names[int(np.argmax(margins))],) if flagged else ()
-    return Rule("p of the largest margin", value, "<=", LEVEL, flagged, named)
+    return Rule("p", value, "<=", LEVEL, flagged, named)

@@ -139,4 +139,4 @@ def normal_rule(calm: NDArray[np.float64], asked: NDArray[np.float64]) -> Rule:
     """The reference's: suspected images below the 1% quantile of a normal fitted to clean ones."""
     limit = norm.ppf(0.01, calm.mean(), calm.std() or 1e-12)
     share = float(np.mean(asked < limit))
-    return Rule("share of images below 1% of clean", share, ">", 0.0, share > 0)
+    return Rule("share below 1% of clean", share, ">", 0.0, share > 0)

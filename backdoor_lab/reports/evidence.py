@@ -69,7 +69,7 @@ def draw_evidence(
     """Write `inverted_<model>.png`: what detectors found for each class, rows of uint8 images."""
     if not shown:
         return {}
-    rows = {name.replace(": ", ":\n"): images[:MOST] for name, images in shown.items()}
+    rows = {name.replace(": ", "\n"): images[:MOST] for name, images in shown.items()}
     count = len(next(iter(rows.values())))
     size = (1.0 * count + 1.6, 1.15 * len(rows) + 0.9)
     figure = Figure(figsize=size, dpi=110, layout="constrained")

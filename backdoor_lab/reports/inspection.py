@@ -27,6 +27,7 @@ def inspection_tables(record: Record) -> Iterator[Table]:
         return
     if any(found.evidence.values()):
         yield evidence_table(record, found)
+        yield notes_table(found)
     if found.changes:
         yield change_table(found)
     if found.planted:
@@ -35,35 +36,37 @@ def inspection_tables(record: Record) -> Iterator[Table]:
 
 def evidence_table(record: Record, found: Inspection) -> Table:
     """A row for each detector and model."""
-    table = Table(title=f"Evidence: {run_title(record)}", caption=READING, title_justify="left")
-    for name in (
-        "detector",
-        "model",
-        "evidence",
-        "points to",
-        "calibrated rule",
-        "the paper's rule",
-    ):
+    table = Table(title=f"Evidence: {run_title(record)}", title_justify="left")
+    for name in ("detector", "model", "evidence", "points to", "calibrated", "paper's rule"):
         table.add_column(name)
     table.add_column("seconds", justify="right")
-    table.add_column("it cannot see, or why not", overflow="fold", ratio=1)
-    detectors = dict.fromkeys(name for held in found.evidence.values() for name in held)
-    for detector in detectors:
-        for model, held in found.evidence.items():
-            if detector in held:
-                one = held[detector]
-                table.add_row(
-                    detector,
-                    model,
-                    WORDS[one.verdict],
-                    pointed(one),
-                    rule(one.calibrated),
-                    rule(one.reference),
-                    f"{one.seconds:.1f}",
-                    one.reason or one.cannot_see,
-                )
+    for detector, by_model in by_detector(found).items():
+        for model, one in by_model.items():
+            said = (WORDS[one.verdict], pointed(one), rule(one.calibrated), rule(one.reference))
+            table.add_row(detector, model, *said, f"{one.seconds:.1f}")
         table.add_section()
     return table
+
+
+def notes_table(found: Inspection) -> Table:
+    """What each method cannot see, or why it says nothing."""
+    table = Table(caption=READING, title_justify="left", show_lines=True)
+    table.add_column("detector")
+    table.add_column("what it cannot see, or why it does not apply", overflow="fold")
+    for detector, by_model in by_detector(found).items():
+        one = next(iter(by_model.values()))
+        told = one.cannot_see if one.reason is None else one.reason
+        table.add_row(detector, told)
+    return table
+
+
+def by_detector(found: Inspection) -> dict[str, dict[str, Evidence]]:
+    """The evidence the other way round: by detector, then by model."""
+    names = dict.fromkeys(name for held in found.evidence.values() for name in held)
+    return {
+        name: {model: held[name] for model, held in found.evidence.items() if name in held}
+        for name in names
+    }
 
 
 def pointed(evidence: Evidence) -> str:
@@ -75,14 +78,13 @@ def pointed(evidence: Evidence) -> str:
 
 
 def rule(found: Rule | None) -> str:
-    """Such as `MAD index 4.10 > 3.82: sign`."""
+    """Such as `MAD index 4.10 > 3.82`; beyond the threshold there is a sign."""
     if found is None:
         return DASH
     opposite = {">": "≤", "<=": ">"}
     sign = found.sign.replace("<=", "≤") if found.flagged else opposite[found.sign]
     value = f"{found.value:.3g}" if abs(found.value) < 100 else f"{found.value:.0f}"
-    word = "sign" if found.flagged else "none"
-    return f"{found.name} {value} {sign} {found.threshold:g}: {word}"
+    return f"{found.name} {value} {sign} {found.threshold:.3g}"
 
 
 def change_table(found: Inspection) -> Table:

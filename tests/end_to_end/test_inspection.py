@@ -16,7 +16,7 @@ from pathlib import Path
 from backdoor_lab.records import collect
 from backdoor_lab.reports.inspection import inspection_tables
 (record,) = collect(Path(sys.argv[1])).values()
-assert len(list(inspection_tables(record))) == 2
+assert len(list(inspection_tables(record))) == 3
 assert "torch" not in sys.modules
 """
 

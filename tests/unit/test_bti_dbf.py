@@ -89,4 +89,4 @@ def test_without_a_threshold_there_is_no_verdict(engine, spec, model, images, th
     assert (found.calibrated is None) == (threshold is None)
     assert 0 <= found.scalar <= 1
     assert found.reference.classes[0] in spec.classes
-    assert detector.shown["changed by the generator"].shape == (10, 3, 32, 32)
+    assert detector.shown["reversed"].shape == (10, 3, 32, 32)

@@ -126,8 +126,8 @@ def test_words_are_never_a_verdict_of_innocence():
     )
     one = Evidence("not flagged", "warps", None, {"7": 1.0}, "7", 2.5, *rules, seconds=1.5)
     assert pointed(one) == "(7)"
-    assert rule(rules[0]) == "MAD index 2.5 > 2: sign"
-    assert rule(rules[1]) == "MAD index 2.5 ≤ 3.82: none"
+    assert rule(rules[0]) == "MAD index 2.5 > 2"
+    assert rule(rules[1]) == "MAD index 2.5 ≤ 3.82"
     shown = text(record(inspection=Inspection({"victim": {"neural_cleanse": one}})))
     assert "no evidence found" in shown
     assert "warps" in shown

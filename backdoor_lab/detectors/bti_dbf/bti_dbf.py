@@ -102,7 +102,7 @@ class BTIDBF(Detector):
         """The evidence, and an image of each class as the generator changes it."""
         ranked = shares.sort(descending=True)
         share, name = float(ranked.values[0]), self.spec.classes[int(ranked.indices[0])]
-        reference = Rule("the class that is named: share", share, ">", 0.0, share > 0, (name,))
+        reference = Rule("share", share, ">", 0.0, share > 0, (name,))
         calibrated = None
         if self.threshold is not None:
             flagged = share > self.threshold
@@ -113,7 +113,7 @@ class BTIDBF(Detector):
             for label in labels.unique().tolist():
                 one = generator(images[labels == label][:1])[0]
                 changed[label] = one.mul(255).round().to(torch.uint8).cpu()
-        self.shown = {"changed by the generator": changed}
+        self.shown = {"reversed": changed}
         details: dict[str, Any] = {
             "margin": float(share - ranked.values[1]),
             "mask": float(mask.mean()),

@@ -4,7 +4,8 @@ Paper     Wang et al., "Neural Cleanse: Identifying and Mitigating Backdoor Atta
           Networks", IEEE S&P 2019; rule of the weight and values of its authors' code
 Differs   fewer steps and an earlier stop; images that the model takes for the class already are
           left out; every class starts alike; median and MAD by numpy, on masks as they are, not as
-          8-bit pictures; a calibrated threshold beside 2
+          8-bit pictures; beside the paper's rule a calibrated one, on the logarithms of the norms:
+          where these spread, none can lie far enough below their median, since all are above 0
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 from backdoor_lab.aux_data import AuxiliarySet
 from backdoor_lab.datasets import ImageSet
 from backdoor_lab.detectors._base import Detector, grouped
-from backdoor_lab.detectors._rules import outlier_rules
+from backdoor_lab.detectors._rules import USUAL, outlier_rule, outlier_rules
 from backdoor_lab.detectors.neural_cleanse.costs import CostRule
 from backdoor_lab.detectors.neural_cleanse.inversion import Parts, Search, invert, painted
 from backdoor_lab.detectors.neural_cleanse.triggers import Inverted
@@ -78,14 +79,16 @@ class NeuralCleanse(Detector):
         found = self.invert_all(model, search)
         reached = self.success_of(model, found, held)
         norms = found.norm.tolist()
-        usual, calibrated, reason = outlier_rules(norms, names, "left", self.threshold)
+        usual = outlier_rule(norms, names, "left", USUAL)
+        logs = found.norm.clamp(min=1e-3).log().tolist()
+        on_logs, calibrated, reason = outlier_rules(logs, names, "left", self.threshold)
         self.shown = {
             "mask": eight_bits(found.mask.expand(-1, self.spec.shape[0], -1, -1)),
             "trigger": eight_bits(found.mask * found.pattern),
         }
         return self.found(
             norms,
-            usual.value,
+            on_logs.value,
             usual,
             calibrated,
             reason,
