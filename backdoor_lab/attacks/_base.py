@@ -48,6 +48,7 @@ class Attack(Supervised):
         learns_trigger: learns the trigger together with the victim: another attack cannot take it
             over.
         harmless: poisons nothing at all.
+        known: whether images can be given the trigger; of a model from elsewhere perhaps not.
         crosses: trains on `cross` images too, so that a report tells the accuracy on them.
         callbacks: act on the victim's training; `adaptive` puts its own here.
         details: facts worth a report about how the victim was made.
@@ -58,6 +59,7 @@ class Attack(Supervised):
     eight_bits: Callable[[Tensor], Tensor] = staticmethod(truncate)
     learns_trigger = False
     harmless = False
+    known = True
     crosses = False
 
     @validated
@@ -97,7 +99,7 @@ class Attack(Supervised):
         Raises:
             ConfigError: names the key, what was given and what is allowed.
         """
-        if self.poison_rate == 0 and not self.harmless:
+        if self.poison_rate == 0 and self.known and not self.harmless:
             raise ConfigError("attack.poison_rate=0 poisons nothing; allowed: (0, 1]")
         if self.clean_label and self.all_to_all:
             raise ConfigError("attack.all_to_all=true: a clean-label attack has one target class")
@@ -142,6 +144,17 @@ class Attack(Supervised):
     def counted(self, labels: Tensor) -> Tensor:
         """Which test images (N,) count for ASR and RA: all, or all but the target class."""
         return (labels != self.target) | self.all_to_all
+
+    @property
+    def must_train(self) -> bool:
+        """Whether there is no trigger before something was trained."""
+        return self.learns_trigger or type(self).prepare is not Attack.prepare
+
+    def examples(self, test: ImageSet) -> tuple[ImageSet, Tensor]:
+        """Triggered images (M) with their true labels, and which test images (M,) they are of."""
+        positions = self.counted(test.labels).nonzero().flatten()
+        clean = test.take(positions)
+        return ImageSet.of(self.stamp(clean.images), clean.labels), positions
 
     def quota(self, labels: Tensor) -> float:
         """How many of the training images the rate means, not rounded; from `labels` (N,)."""

@@ -33,7 +33,7 @@ class Wrapper(Attack):
         super().__init__(inner.poison_rate, inner.target, inner.all_to_all, inner.poison_rate_base)
         self.inner = inner
         self.clean_label = inner.clean_label
-        self.crosses = inner.crosses
+        self.crosses, self.known = inner.crosses, inner.known
         self.learns_trigger = inner.learns_trigger
 
     def check(self, shape: tuple[int, int, int], num_classes: int | None) -> None:

@@ -90,7 +90,7 @@ class AuxiliaryKind(ABC):
         if self.needs_training and not training_known:
             raise ConfigError(
                 f"aux={spelled(self)} draws on the victim's training images, which are not known "
-                "of this victim; allowed: reserved, brightness, external, none"
+                "of this victim; allowed: folder, reserved, brightness, external, none"
             )
 
     def foresee(self, data: Data, seed: int) -> int:

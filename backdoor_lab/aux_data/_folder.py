@@ -15,7 +15,7 @@ from backdoor_lab.aux_data._base import AuxiliaryKind
 from backdoor_lab.aux_data._pool import Pool
 from backdoor_lab.aux_data._set import AuxiliarySet
 from backdoor_lab.datasets import Data, DataSpec
-from backdoor_lab.datasets.files import Files, decode_files, is_image
+from backdoor_lab.datasets.files import Files, decode_files, files_by_class, image_files
 from backdoor_lab.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -105,16 +105,11 @@ def labelled_files(folder: Path, spec: DataSpec, key: str, exclude: str | None) 
     Raises:
         ConfigError: there are none.
     """
-    folders = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
-    files = [
-        (file, label)
-        for label, name in enumerate(spec.classes)
-        if name.lower() in folders
-        for file in image_files(folders[name.lower()], exclude)
-    ]
+    files = files_by_class(folder, spec.classes, exclude)
     if not files:
+        found = sorted(path.name.lower() for path in folder.iterdir() if path.is_dir())
         raise ConfigError(
-            f"{key}={folder} holds images of no class: its folders are {_some(folders)}; "
+            f"{key}={folder} holds images of no class: its folders are {_some(found)}; "
             f"allowed: folders named like the classes of {spec.name}, {_some(spec.classes)}"
         )
     return files
@@ -144,15 +139,6 @@ def unlabelled_files(folder: Path, key: str, exclude: str | None) -> Files:
     if not files:
         raise ConfigError(f"{key}={folder} holds no image; allowed: a folder of images")
     return files
-
-
-def image_files(folder: Path, exclude: str | None) -> list[Path]:
-    """Image files below `folder`, sorted, without those whose name contains `exclude`."""
-    return [
-        path
-        for path in sorted(folder.rglob("*"))
-        if is_image(path) and not (exclude and exclude in path.name)
-    ]
 
 
 def missing_classes(files: Files, spec: DataSpec) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from backdoor_lab.digests import folder_digest
 
 VICTIM_GROUPS = ("victim", "dataset", "model", "attack", "recipe", "trainer", "seed")
 PLACES = ("cache", "root")  # where things lie does not change what they are
+CONTENT = ("folder", "path")  # keys whose places stand for what lies there
 LEARNING = (  # of the trainer: what changes what is learnt
     "_target_", "precision", "limit_train_batches", "fast_dev_run", "gradient_clip_val",
     "callbacks",
@@ -59,8 +61,24 @@ def held(value: Any, key: str = "") -> Any:
     """`value` with a hash of what they hold in place of the names of files and folders."""
     if isinstance(value, dict):
         return {name: held(one, name) for name, one in value.items()}
-    if isinstance(value, str) and key == "folder" and Path(value).is_dir():
+    if isinstance(value, str) and key in CONTENT and Path(value).is_dir():
         return folder_digest(value)
-    if isinstance(value, str) and Path(value).suffix and Path(value).is_file():
-        return hashlib.sha256(Path(value).read_bytes()).hexdigest()
+    if isinstance(value, str) and (key in CONTENT or Path(value).suffix) and is_file(value):
+        facts = Path(value).stat()
+        return file_hash(value, facts.st_size, facts.st_mtime_ns)
     return value
+
+
+@cache
+def file_hash(file: str, size: int, changed: int) -> str:
+    """The SHA-256 of a file, which is read once as long as its size and time stay the same."""
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def is_file(place: str) -> bool:
+    """Whether there is a regular file; no name is too odd to be asked for."""
+    try:
+        return Path(place).is_file()
+    except (OSError, ValueError):
+        return False

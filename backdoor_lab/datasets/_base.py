@@ -6,7 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from torch import Tensor
@@ -44,6 +44,7 @@ class Data:
         fingerprint: of all images.
         original: number of the official training images, of which `train` may be a part.
         elsewhere: images of the same classes from another source, where the data set brings some.
+        held_out: share of all images that became `test`; None where that is a set of its own.
     """
 
     spec: DataSpec
@@ -53,6 +54,15 @@ class Data:
     fingerprint: str
     original: int
     elsewhere: ImageSet | None = None
+    held_out: float | None = None
+
+    @property
+    def rests_on(self) -> dict[str, Any]:
+        """What scores rest on, for a report."""
+        source = "a test set of its own"
+        if self.held_out is not None:
+            source = f"{self.held_out:.0%} of the images, held out"
+        return {"source": source, "images": len(self.test)}
 
 
 class Dataset(ABC):
@@ -127,6 +137,11 @@ class Dataset(ABC):
     def read(self) -> RawImages:
         """The images, decoded and resized to `image_size`."""
 
+    @property
+    def held_out(self) -> float | None:
+        """The share of the images that is held out as a test set; None where there is one."""
+        return None
+
     def elsewhere(self) -> ImageSet | None:
         """Images of the same classes from another source, if the data set brings some."""
         return None
@@ -149,6 +164,7 @@ class Dataset(ABC):
             fingerprint=_fingerprint(train, test),
             original=len(train),
             elsewhere=self.elsewhere(),
+            held_out=self.held_out,
         )
 
     def _limited(self, images: Tensor, labels: Tensor, limit: int | None, part: str) -> ImageSet:

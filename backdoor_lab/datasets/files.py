@@ -29,6 +29,26 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in IMG_EXTENSIONS and not path.name.startswith(".")
 
 
+def image_files(folder: Path, exclude: str | None = None) -> list[Path]:
+    """Image files below `folder`, sorted, without those whose name contains `exclude`."""
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if is_image(path) and not (exclude and exclude in path.name)
+    ]
+
+
+def files_by_class(folder: Path, classes: Sequence[str], exclude: str | None = None) -> Files:
+    """Images of the sub-folders that are named like classes, in any case, class by class."""
+    folders = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
+    return [
+        (file, label)
+        for label, name in enumerate(classes)
+        if name.lower() in folders
+        for file in image_files(folders[name.lower()], exclude)
+    ]
+
+
 def decode(
     load: Callable[[int], tuple[Image.Image, int]], count: int, size: int, title: str
 ) -> tuple[Tensor, Tensor]:

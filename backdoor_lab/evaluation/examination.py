@@ -18,8 +18,9 @@ from backdoor_lab.training import Engine, accuracy
 class Examination:
     """What models are asked: the clean test set, and the triggered images that count.
 
-    `triggered` (M images) carries the true labels; `wanted` (M,) is what the attacker wants of
-    them, `counted` (M,) their positions in the test set. `crossed` are all test images as they only
+    `triggered` (M images) carries the true labels (-1: nobody knows it); `wanted` (M,) is what the
+    attacker wants of them, `counted` (M,) their positions in the test set, or (0,) where they are
+    of no test image. `crossed` are all test images as they only
     look triggered, where the attack has such. `target` is the class that the attacker wants of all
     triggered images, if it is one.
     """
@@ -39,19 +40,17 @@ class Examination:
         if attack is None:
             nothing = torch.empty(0, dtype=torch.int64)
             return cls(test, test.take(nothing), nothing, nothing, classes)
-        positions = attack.counted(test.labels).nonzero().flatten()
-        clean = test.take(positions)
-        triggered = ImageSet.of(attack.stamp(clean.images), clean.labels)
-        wanted = attack.relabel(clean.labels)
+        triggered, positions = attack.examples(test)
+        wanted = attack.relabel(triggered.labels)
         crossed = None
         if attack.crosses:
             crossed = ImageSet.of(attack.stamp_cross(test.images), test.labels)
-        target = attack.target if len(positions) and not attack.all_to_all else None
+        target = attack.target if len(triggered) and not attack.all_to_all else None
         return cls(test, triggered, wanted, positions, classes, crossed, target)
 
     def stealth(self) -> dict[str, float] | None:
         """How far (up to 1,000) triggered images are from clean ones; None where none changed."""
-        some = evenly(len(self.triggered), 1000)
+        some = evenly(len(self.counted), 1000)
         clean, triggered = self.clean.cut(self.counted[some]), self.triggered.cut(some)
         return None if torch.equal(clean, triggered) else stealth(clean, triggered)
 
@@ -67,7 +66,8 @@ def evaluate(model: nn.Module, exam: Examination, engine: Engine) -> Scores:
         return clean
     answers = engine.predict(model, exam.triggered)
     asr = accuracy(answers, exam.wanted)
-    ra = accuracy(answers, exam.triggered.labels)
+    known = bool((exam.triggered.labels >= 0).all())
+    ra = accuracy(answers, exam.triggered.labels) if known else None
     if exam.crossed is None:
         return replace(clean, asr=asr, ra=ra)
     cross = accuracy(engine.predict(model, exam.crossed), exam.crossed.labels)

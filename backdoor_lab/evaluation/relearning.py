@@ -58,12 +58,21 @@ class Relearning:
         """Whether there is anything to do."""
         return self.relearn is not None
 
-    def check(self, attack: Attack) -> None:
+    def check(self, attack: Attack, training_known: bool = True) -> None:
         """Refuse more triggered images than there are images, and an attack without a trigger.
+
+        Args:
+            attack: of the run.
+            training_known: whether it is known what the victim was trained on, and how.
 
         Raises:
             ConfigError: names the key, what was given and what is allowed.
         """
+        if self.asked and not training_known:
+            raise ConfigError(
+                f"evaluation.relearn={self.relearn} tunes on training images, beside a clean model "
+                "that is trained alike, but nobody knows how this victim was trained; allowed: null"
+            )
         if self.asked and attack.harmless:
             raise ConfigError(
                 f"evaluation.relearn={self.relearn}, but this attack leaves no backdoor to be "

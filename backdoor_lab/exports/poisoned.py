@@ -13,7 +13,7 @@ from torchvision.io import write_png
 
 from backdoor_lab.attacks import Attack
 from backdoor_lab.datasets import ImageSet
-from backdoor_lab.errors import ConfigError
+from backdoor_lab.errors import ConfigError, spelled
 from backdoor_lab.evaluation.examination import Examination
 from backdoor_lab.validation import validated
 from backdoor_lab.victims import Victim, Workshop
@@ -30,7 +30,12 @@ class PoisonedImages:
 
     Args:
         format: `npz` (images (N, H, W, C) uint8) or `png` (files, and a table `labels.csv`).
+
+    Attributes:
+        task: by which it is written.
     """
+
+    task = "export"
 
     @validated
     def __init__(self, format: Literal["npz", "png"] = "npz") -> None:
@@ -39,8 +44,11 @@ class PoisonedImages:
 
     def check(self, attack: Attack) -> None:
         """Refuse what has no triggered images."""
-        if attack.harmless:
-            raise ConfigError("export=poisoned, but attack=none has no triggered images")
+        if attack.harmless or not attack.known:
+            raise ConfigError(
+                f"export=poisoned, but attack={spelled(attack)} has no triggered images to give; "
+                "allowed: any other attack"
+            )
 
     def write(self, folder: Path, shop: Workshop, victim: Victim) -> None:
         """Write both parts below `folder`; a part without images is left out.

@@ -48,6 +48,7 @@ class Classifier(nn.Module):
 
     Attributes:
         edits: what `models.edits.replace` changed in the architecture, in this order.
+        has_small_stem: whether it is a ResNet with the stem for small images.
     """
 
     def __init__(
@@ -69,7 +70,8 @@ class Classifier(nn.Module):
             in_chans=spec.shape[0],
             **(options or {}),
         )
-        if small_stem and max(spec.shape[1:]) <= SMALL:
+        self.has_small_stem = small_stem and max(spec.shape[1:]) <= SMALL
+        if self.has_small_stem:
             shrink_stem(self.net)
 
     def forward(self, images: Tensor) -> Tensor:

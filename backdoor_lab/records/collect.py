@@ -8,14 +8,14 @@ from pathlib import Path
 
 from backdoor_lab.records.record import RESULT, Record, read_record
 
-CELL = ("dataset", "model", "attack", "defense", "aux", "calibration")
+CELL = ("dataset", "model", "attack", "defense", "aux", "calibration", "detector")
 
 
 def collect(folder: Path) -> dict[Path, Record]:
     """Results below `folder` by the folders they lie in, the newest of each cell.
 
-    Cells are told apart by their choices and their seeds, so that a run with other values (or
-    another protocol) takes the place of the earlier one.
+    Cells are told apart by their choices, the file of an imported victim and their seeds, so that
+    a run with other values (or another protocol) takes the place of the earlier one.
     """
     cells: dict[tuple[object, ...], Path] = {}
     records: dict[Path, Record] = {}
@@ -24,7 +24,8 @@ def collect(folder: Path) -> dict[Path, Record]:
         if record is not None:
             records[file.parent] = record
             names = [record.choices.get(group) for group in CELL]
-            cells[record.task, *names, record.seed, record.defender_seed] = file.parent
+            brought = (record.details.get("victim") or {}).get("file")
+            cells[record.task, *names, brought, record.seed, record.defender_seed] = file.parent
     return {place: records[place] for place in sorted(cells.values())}
 
 

@@ -27,21 +27,22 @@ def draw_pictures(
     exam: Examination,
     engine: Engine,
 ) -> dict[str, Path]:
-    """Write `scores.png` and, where there is a trigger, `trigger.png` and `features.png`."""
+    """Write `scores.png` and, where there is a trigger, `trigger.png` and `features.png`.
+
+    Of triggered images that are of no test image there is nothing to compare them with.
+    """
     pictures = {"scores": folder / "scores.png"}
     score_picture(pictures["scores"], record)
     if not len(exam.triggered):
         return pictures
-    pictures |= {name: folder / f"{name}.png" for name in ("trigger", "features")}
-    some = evenly(len(exam.triggered), SHOWN)
-    clean = exam.clean.take(exam.counted[some])
-    trigger_picture(
-        pictures["trigger"],
-        clean.images,
-        exam.triggered.take(some).images,
-        clean.labels,
-        exam.classes,
-    )
+    if len(exam.counted):
+        pictures["trigger"] = folder / "trigger.png"
+        some = evenly(len(exam.counted), SHOWN)
+        clean, triggered = exam.clean.take(exam.counted[some]), exam.triggered.take(some)
+        trigger_picture(
+            pictures["trigger"], clean.images, triggered.images, clean.labels, exam.classes
+        )
+    pictures["features"] = folder / "features.png"
     points = exam.clean.take(evenly(len(exam.clean), POINTS))
     triggered = exam.triggered.take(evenly(len(exam.triggered), POINTS // 4))
     features = {

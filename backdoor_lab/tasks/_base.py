@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
-from backdoor_lab.errors import ConfigError
+from backdoor_lab.errors import ConfigError, spelled
 from backdoor_lab.records import Record
 
 if TYPE_CHECKING:
@@ -22,10 +22,10 @@ class Task(ABC):
         Raises:
             ConfigError: names the key, what was given and what is allowed.
         """
-        if parts.export is not None:
+        if parts.export is not None and parts.export.task != spelled(self):
             raise ConfigError(
-                "export has been chosen, but the task writes no files; allowed: task=export, "
-                "which export=poisoned brings by itself, or export=null"
+                f"export={spelled(parts.export)}, but task={spelled(self)} does not write that; "
+                f"allowed: task={parts.export.task}, or export=null"
             )
 
     @abstractmethod

@@ -20,6 +20,7 @@ class Export(Task):
     def check(self, parts: Parts) -> None:
         if parts.export is None:
             raise ConfigError("export=null, but task=export writes files; allowed: export=poisoned")
+        super().check(parts)
         parts.export.check(parts.attack)
 
     def run(self, job: Job) -> Record:

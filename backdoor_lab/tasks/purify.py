@@ -31,8 +31,10 @@ class Purify(Task):
     def check(self, parts: Parts) -> None:
         super().check(parts)
         parts.aux.check(parts.victim.knows_training)
-        parts.evaluation.check(parts.attack)
+        parts.evaluation.check(parts.attack, parts.victim.knows_training)
         parts.defense.check(parts.aux.holds_images, parts.aux.labelled)
+        if parts.export is not None:
+            parts.export.check(parts.attack)
 
     def run(self, job: Job) -> Record:
         parts, engine, seed = job.parts, job.parts.engine, job.defender_seed
@@ -75,6 +77,8 @@ class Purify(Task):
             spent=job.spent(victim, memory.mb),
             trigger=exam.stealth(),
             details={
+                "victim": victim.facts,
+                "test": data.rests_on,
                 "attack": victim.details,
                 "aux": aux.details,
                 "defense": parts.defense.details,
@@ -82,29 +86,36 @@ class Purify(Task):
         )
         if job.keep_model:
             save_purified(job.folder, purified)
+        if parts.export is not None:
+            parts.export.write(job, record, victim, purified)
         if job.pictures:
             job.show(draw_pictures(job.folder, record, models, exam, engine))
         if job.views:
-            job.show(draw_views(job.folder, models, exam, sets_of(data, drawn, aux), engine))
+            sets = sets_of(data, drawn, aux) if parts.victim.knows_training else {}
+            job.show(draw_views(job.folder, models, exam, sets, engine))
         return record
 
     def complete(self, job: Job, record: Record) -> Record:
-        """Draw what a finished run lacks; without its model, purify again."""
+        """Draw and export what a finished run lacks; without its model, purify again."""
         if not (job.folder / WEIGHTS).exists():
             return self.run(job)
         parts, engine, seed = job.parts, job.parts.engine, job.defender_seed
         data = job.load()
         parts.attach(data, job.seed)
         victim = parts.victim.bring(parts.attack, job.workshop(data))
+        purified = load_purified(job.folder)
+        if parts.export is not None:
+            parts.export.write(job, record, victim, purified)
         exam = Examination.of(data, victim.attack)
-        models = {"victim": victim.model, "purified": load_purified(job.folder)}
+        models = {"victim": victim.model, "purified": purified}
         if job.pictures:
             job.show(draw_pictures(job.folder, record, models, exam, engine))
         if job.views:
             drawn = parts.aux.draw(data, victim.poisoned, seed)
             derived = derive(seed, "calibration")
             aux = parts.calibration.calibrate(victim.model, drawn, engine, derived)
-            job.show(draw_views(job.folder, models, exam, sets_of(data, drawn, aux), engine))
+            sets = sets_of(data, drawn, aux) if parts.victim.knows_training else {}
+            job.show(draw_views(job.folder, models, exam, sets, engine))
         return record
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
 from backdoor_lab.attacks import Attack
-from backdoor_lab.models import Classifier
+from backdoor_lab.errors import ConfigError, spelled
+from backdoor_lab.models import Classifier, ModelFactory
 
 if TYPE_CHECKING:
+    from backdoor_lab.victims.imported.layout import Layout
     from backdoor_lab.victims.workshop import Workshop
 
 
@@ -26,6 +29,9 @@ class Victim:
         name: tells it from all others.
         seconds: what its training took.
         cached: whether it was there already.
+        facts: where it comes from, for the report; of one that was trained here, nothing.
+        layout: how whoever brought it calls its weights; None: as they are called here.
+        folder: where it is kept; None: nowhere.
     """
 
     model: Classifier
@@ -34,6 +40,9 @@ class Victim:
     name: str
     seconds: float = 0.0
     cached: bool = True
+    facts: dict[str, Any] = field(default_factory=dict)
+    layout: Layout | None = None
+    folder: Path | None = None
 
     @property
     def details(self) -> dict[str, Any]:
@@ -49,6 +58,19 @@ class VictimSource(ABC):
     """
 
     knows_training: ClassVar[bool] = True
+
+    def check(self, attack: Attack, architecture: ModelFactory) -> None:
+        """Refuse what cannot work, before any data is read.
+
+        Raises:
+            ConfigError: names the key, what was given and what is allowed.
+        """
+        del architecture
+        if not attack.known:
+            raise ConfigError(
+                f"attack={spelled(attack)}, but a victim that is trained here learns a trigger; "
+                "allowed: any other attack, or victim=imported"
+            )
 
     @abstractmethod
     def bring(self, attack: Attack, shop: Workshop) -> Victim:

@@ -34,4 +34,5 @@ def load_victim(folder: Path, model: Classifier, attack: Attack, cached: bool) -
     poisoned = load_file(folder / "poisoned.safetensors")["positions"]
     card = json.loads((folder / CARD).read_text())
     attack.details = card.get("details", {})
-    return Victim(model.eval(), attack, poisoned, folder.name, float(card["seconds"]), cached)
+    seconds = float(card["seconds"])
+    return Victim(model.eval(), attack, poisoned, folder.name, seconds, cached, folder=folder)

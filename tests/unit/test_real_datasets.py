@@ -17,6 +17,7 @@ from torchvision.datasets import FakeData
 from backdoor_lab.config import plain_config
 from backdoor_lab.datasets import RawImages
 from backdoor_lab.datasets.cache import cached
+from backdoor_lab.datasets.imagefolder import held_out
 from backdoor_lab.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -157,6 +158,35 @@ class TestImageFolder:
     def test_checks_num_classes(self, folder):
         with pytest.raises(ConfigError, match="num_classes=3"):
             configured("imagefolder", folder, root=str(folder), num_classes=3).read()
+
+    def test_class_folders_alone_are_split(self, folder):
+        root = folder / "train"
+        data = configured("imagefolder", folder, root=str(root), reserved=0).load()
+        assert data.spec.classes == ("cat", "dog")
+        assert (len(data.train), len(data.test)) == (32, 8)
+        assert data.test.labels.bincount().tolist() == [4, 4]
+        assert data.rests_on == {"source": "20% of the images, held out", "images": 8}
+        pixels = {image.numpy().tobytes() for image in data.train.images}
+        assert pixels.isdisjoint(image.numpy().tobytes() for image in data.test.images)
+        again = configured("imagefolder", folder, root=str(root), reserved=0).load()
+        assert torch.equal(data.test.images, again.test.images)
+
+    def test_every_class_is_trained_and_tested_on(self):
+        draw = torch.Generator().manual_seed(0)
+        labels = torch.tensor([0, 1, 1, 2, 2, 2, 2])
+        assert labels[held_out(labels, 0.2, draw)].tolist() == [1, 2]
+
+    def test_classes_stand_in_the_order_that_is_given(self, folder):
+        options = {"root": str(folder), "reserved": 0}
+        given = configured("imagefolder", folder, classes=["dog", "cat"], **options).load()
+        usual = configured("imagefolder", folder, **options).load()
+        assert given.spec.classes == ("dog", "cat")
+        dogs = [data.train.images[data.train.labels == label].sum()
+                for data, label in ((given, 0), (usual, 1))]  # fmt: skip
+        assert dogs[0] == dogs[1]
+        for odd in (["dog"], ["dog", "cat", "cow"], ["dog", "dog"]):
+            with pytest.raises(ConfigError, match=r"dataset\.classes=.*each of them once"):
+                configured("imagefolder", folder, classes=odd, **options).load()
 
 
 class TestTinyImageNet:

@@ -38,10 +38,12 @@ def draw_views(
     """
     files = {name: folder / f"{name}.png" for name in VIEWS}
     drawn = ["view_batch_norms"] if batch_norm_picture(files["view_batch_norms"], models) else []
-    if len(exam.triggered):
+    if len(exam.counted):  # the change that a trigger makes wants the same images without it
         activation_picture(files["view_activations"], models, exam, engine)
+        drawn.append("view_activations")
+    if len(exam.triggered):
         grad_cam_picture(files["view_grad_cam"], models, exam, engine)
-        drawn += ["view_activations", "view_grad_cam"]
+        drawn.append("view_grad_cam")
         drawn += ["view_line"] if line_picture(files["view_line"], models, exam, engine) else []
     if sets:
         auxiliary_picture(files["view_auxiliary"], models["victim"], sets, exam.classes, engine)

@@ -1,0 +1,109 @@
+"""The story of an import: opened, matched with an architecture, kept, tried on the images."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+
+from backdoor_lab.attacks import Attack
+from backdoor_lab.config import versions
+from backdoor_lab.datasets import DataSpec
+from backdoor_lab.errors import ConfigError, spelled
+from backdoor_lab.models import Classifier, ModelFactory
+from backdoor_lab.validation import validated
+from backdoor_lab.victims._base import Victim, VictimSource
+from backdoor_lab.victims.folder import CARD
+from backdoor_lab.victims.imported.layout import Layout
+from backdoor_lab.victims.imported.opening import opened, place, taken
+from backdoor_lab.victims.imported.statements import refuse_statements
+from backdoor_lab.victims.imported.told import companions
+from backdoor_lab.victims.imported.trial import tried_out
+from backdoor_lab.victims.workshop import Workshop
+
+SHORT = 12  # of the digits of a file's hash, in a folder's name
+
+
+class Imported(VictimSource):
+    """Brings a classifier from a file or a folder; of its training nothing is known.
+
+    Args:
+        path: of the file or the folder.
+    """
+
+    knows_training = False
+
+    @validated
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+
+    def check(self, attack: Attack, architecture: ModelFactory) -> None:
+        if attack.must_train:
+            raise ConfigError(
+                f"attack={spelled(attack)} must train before it has a trigger, which an imported "
+                "victim never saw; allowed: unknown, patch, badnets, blended, sig, or another "
+                "whose trigger is there at once"
+            )
+        opened(self.path, architecture)
+
+    def bring(self, attack: Attack, shop: Workshop) -> Victim:
+        spec, file = shop.data.spec, shop.identity["victim"]["path"]
+        facts = {"classes": spec.classes, "shape": spec.shape, "mean": spec.mean, "std": spec.std}
+        code = shop.provenance.of_symbols([(__name__, type(self).__name__)])
+        key = {"file": file, "model": shop.identity["model"], "spec": facts, "code": code}
+        name = f"imported-{file[:SHORT]}"
+        folder, cached = shop.store.make_once(name, key, partial(self._import, shop, key))
+        card = json.loads((folder / CARD).read_text())
+        model = Classifier.of(card["model"])
+        model.net.load_state_dict(load_file(folder / "model.safetensors"))
+        layout = Layout(**card["layout"])
+        told = {
+            "file": file,
+            "name": place(self.path).name,
+            "format": card["format"],
+            "left_aside": list(layout.aside),
+            "accuracy_on_train": tried_out(model.eval(), shop),
+        }
+        known = None if attack.harmless else attack.to(shop.engine.device)
+        seconds = float(card["seconds"])
+        return Victim(model, known, None, folder.name, seconds, cached, told, layout, folder)
+
+    def _import(self, shop: Workshop, key: dict[str, Any], folder: Path) -> None:
+        """Write our own safetensors, and a card, into `folder`."""
+        start = time.perf_counter()
+        found = opened(self.path, shop.factory)
+        refuse_statements(found.told, found.outputs, shop)
+        model = empty(shop.data.spec, shop.factory, found.small_stem)
+        taken(self.path, found.layout, model, folder)
+        for file in companions(place(self.path)):
+            shutil.copyfile(file, folder / file.name)
+        card = {
+            "made_from": key,
+            "model": model.card(),
+            "layout": found.layout.as_text(),
+            "format": found.format,
+            "told": found.told.as_text(),
+            "seconds": time.perf_counter() - start,
+            "versions": versions(),
+        }
+        (folder / CARD).write_text(json.dumps(card, indent=2, default=str))
+
+
+def empty(spec: DataSpec, factory: ModelFactory, small_stem: bool) -> Classifier:
+    """The classifier that a file's weights belong to, without them.
+
+    Raises:
+        ConfigError: its stem is that for small images, and the images are not.
+    """
+    model = Classifier(factory.architecture, spec, False, small_stem, factory.options)
+    if small_stem and not model.has_small_stem:
+        raise ConfigError(
+            f"dataset.image_size={spec.shape[1]}, but the stem of this ResNet is that for small "
+            "images; allowed: up to 64"
+        )
+    return model

@@ -1,0 +1,64 @@
+"""What a file states about itself, against what the configuration says."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from backdoor_lab.errors import ConfigError
+from backdoor_lab.victims.imported.foreign import shown
+from backdoor_lab.victims.imported.told import Told
+
+if TYPE_CHECKING:
+    from backdoor_lab.victims.workshop import Workshop
+
+log = logging.getLogger(__name__)
+CLOSE = 2e-3  # means and deviations are printed with three digits or so
+
+
+def refuse_statements(told: Told, outputs: int, shop: Workshop) -> None:
+    """Refuse a head of another size, another order of the classes, and other normalisation.
+
+    What lies among the weights was used with them; what a config says of its normalisation may be
+    left over from the model that it was tuned from, and is said only.
+
+    Raises:
+        ConfigError: names the key, what was given and what is allowed.
+    """
+    spec = shop.data.spec
+    if outputs != spec.num_classes:
+        raise ConfigError(
+            f"dataset: {spec.num_classes} classes of images, but the model's head has {outputs} "
+            f"outputs; allowed: images of all {outputs} classes, a folder each"
+        )
+    refuse_order(told, shop)
+    for key, stated, ours in (("mean", told.mean, spec.mean), ("std", told.std, spec.std)):
+        if stated is None or all(abs(a - b) < CLOSE for a, b in zip(stated, ours, strict=True)):
+            continue
+        sentence = f"dataset.{key}={list(ours)}, but the file says {rounded(stated)}"
+        if told.holds_normalisation:
+            raise ConfigError(f"{sentence}; allowed: dataset.{key}={rounded(stated)}")
+        log.warning("%s, as dataset.%s=%s", sentence, key, rounded(stated))
+
+
+def refuse_order(told: Told, shop: Workshop) -> None:
+    """Refuse classes in another order than the file names them, unless that was chosen."""
+    ours, free = shop.data.spec.classes, shop.identity["dataset"].get("classes") is None
+    if told.classes is None or not free or told.classes == ours:
+        return
+    if sorted(told.classes) == sorted(ours):
+        order = ",".join(told.classes)
+        raise ConfigError(
+            f"dataset.classes=null, but the file names its outputs in another order; "
+            f"allowed: dataset.classes=[{order}]"
+        )
+    log.warning(
+        "the file calls its first output %s, the images' first class is %s: is the order the same?",
+        shown(told.classes[0]),
+        ours[0],
+    )
+
+
+def rounded(values: tuple[float, ...]) -> str:
+    """Numbers as they are typed."""
+    return f"[{','.join(f'{value:.6g}' for value in values)}]"

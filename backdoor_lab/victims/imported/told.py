@@ -1,0 +1,124 @@
+"""What a file says beside its weights: architecture, classes in their order, normalisation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+from torch import Tensor
+
+from backdoor_lab.victims.imported.foreign import Refused
+
+CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+WEIGHTS = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pt")
+LARGEST = 16 * 2**20  # bytes of a config with the names of many classes
+CHANNELS = 3
+
+
+@dataclass(frozen=True)
+class Told:
+    """Statements of a file, where it makes any.
+
+    Attributes:
+        architecture: timm's name, or that of transformers' class.
+        classes: in the order of the outputs.
+        mean: per channel.
+        std: per channel.
+        holds_normalisation: mean and std lie among the weights, and were used with them.
+    """
+
+    architecture: str | None = None
+    classes: tuple[str, ...] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    holds_normalisation: bool = False
+
+    def as_text(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, text: Mapping[str, Any]) -> Self:
+        """From what `as_text` gave, by way of JSON."""
+        lists = {key: tuple(one) for key, one in text.items() if isinstance(one, list)}
+        return cls(**{**text, **lists})
+
+    def or_else(self, state: Mapping[str, Tensor]) -> Told:
+        """With a normalisation that lies among the weights, as `normalize.mean` and `.std` do."""
+        found: dict[str, Any] = {
+            name.rpartition(".")[2]: tuple(one.flatten().tolist())
+            for name, one in state.items()
+            if name.rpartition(".")[2] in ("mean", "std") and one.numel() == CHANNELS
+        }
+        return replace(self, **found, holds_normalisation=True) if len(found) == 2 else self
+
+
+def told_by_folder(folder: Path) -> tuple[Path, Told]:
+    """The file of weights in a folder as timm and Hugging Face write them, and what is said of it.
+
+    Raises:
+        Refused: one of the two is missing, or the config is no JSON.
+    """
+    files = [folder / name for name in WEIGHTS if (folder / name).is_file()]
+    if not (folder / CONFIG).is_file() or not files:
+        raise Refused(f"is a folder without {CONFIG} or without {' or '.join(WEIGHTS[:2])}")
+    config = as_json(folder / CONFIG, LARGEST)
+    if not isinstance(config, dict):
+        raise Refused(f"has a {CONFIG} that is no dictionary")
+    details = config.get("pretrained_cfg")
+    details = details if isinstance(details, dict) else config
+    if (folder / PREPROCESSOR).is_file():
+        image = as_json(folder / PREPROCESSOR, LARGEST)
+        named = {"mean": "image_mean", "std": "image_std"}
+        if isinstance(image, dict):
+            details = details | {key: image.get(name) for key, name in named.items()}
+    kinds = config.get("architectures")
+    architecture = config.get("architecture") or (kinds[0] if isinstance(kinds, list) else None)
+    return files[0], Told(
+        architecture if isinstance(architecture, str) else None,
+        class_names(config.get("label_names") or details.get("label_names"))
+        or class_names(by_number(config.get("id2label"))),
+        numbers(details.get("mean")),
+        numbers(details.get("std")),
+    )
+
+
+def companions(place: Path) -> list[Path]:
+    """The files beside the weights of a folder, without which it is not loaded again."""
+    return [file for name in (CONFIG, PREPROCESSOR) if (file := place / name).is_file()]
+
+
+def by_number(labels: Any) -> list[Any] | None:
+    """The values of `{"0": ..., "1": ...}` in the order of the numbers."""
+    if not isinstance(labels, dict) or any(not str(key).isdigit() for key in labels):
+        return None
+    return [labels[key] for key in sorted(labels, key=int)]
+
+
+def class_names(value: Any) -> tuple[str, ...] | None:
+    """`value`, if it is a list of names."""
+    plain = isinstance(value, list) and all(isinstance(name, str) for name in value)
+    return tuple(value) if plain and value else None
+
+
+def numbers(value: Any) -> tuple[float, ...] | None:
+    """`value`, if it is a number a channel."""
+    plain = isinstance(value, list) and all(isinstance(one, int | float) for one in value)
+    return tuple(map(float, value)) if plain and len(value) == CHANNELS else None
+
+
+def as_json(path: Path, most: int) -> Any:
+    """A JSON file of up to `most` bytes.
+
+    Raises:
+        Refused: it is none, or larger.
+    """
+    if path.stat().st_size > most:
+        raise Refused(f"has a {path.name} of more than {most} bytes")
+    try:
+        return json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
+        raise Refused(f"has a {path.name} that is no JSON ({type(error).__name__})") from None

@@ -1,0 +1,83 @@
+"""Which architecture a file's weights belong to; networks here have shapes and no memory."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+
+from backdoor_lab.config.places import CONF
+from backdoor_lab.datasets import DataSpec
+from backdoor_lab.errors import ConfigError
+from backdoor_lab.models import Classifier, ModelFactory
+from backdoor_lab.victims.imported.layout import Layout, Misfit, Shapes, matched
+
+ANY = DataSpec("any", ("0", "1"), (3, 32, 32), (0.5,) * 3, (0.5,) * 3, padding=0, flip=False)
+
+
+def fitted(
+    ways: list[dict[str, str]], shapes: Shapes, factory: ModelFactory, wrapped: str | None = None
+) -> tuple[Layout, bool] | Misfit:
+    """The layout of a file for an architecture, and whether its stem is that for small images.
+
+    Both stems of a ResNet are tried: the file proves which one it is.
+    """
+    nearest: Misfit | None = None
+    for small in (factory.small_stem, not factory.small_stem):
+        expected = skeleton(factory, small)
+        if expected is None:
+            continue
+        found = matched(ways, shapes, expected, head_of(expected), wrapped)
+        if isinstance(found, Layout):
+            return found, small
+        nearest = found if nearest is None or len(found) < len(nearest) else nearest
+    assert nearest is not None  # every architecture has one stem
+    return nearest
+
+
+def skeleton(factory: ModelFactory, small: bool) -> Shapes | None:
+    """Shapes of all weights by name, the head last; None where there is no such stem."""
+    return shapes_of(factory.architecture, small, json.dumps(factory.options))
+
+
+@cache
+def shapes_of(architecture: str, small: bool, options: str) -> Shapes | None:
+    """As `skeleton`, of options in JSON; a network is laid out once."""
+    try:
+        with torch.device("meta"):
+            net = Classifier(architecture, ANY, False, small, json.loads(options)).net
+    except ConfigError:
+        if small:
+            return None
+        raise
+    head = [name for name, module in net.named_modules() if isinstance(module, nn.Linear)][-1]
+    state = {name: tuple(one.shape) for name, one in net.state_dict().items()}
+    last = {name: state.pop(name) for name in list(state) if name.startswith(f"{head}.")}
+    return state | last
+
+
+def head_of(expected: Shapes) -> str:
+    """The name of the last linear layer, whose outputs are the classes."""
+    return list(expected)[-1].rpartition(".")[0]
+
+
+def outputs(shapes: Shapes, layout: Layout, factory: ModelFactory, small: bool) -> int:
+    """How many classes a file's network tells apart."""
+    expected = skeleton(factory, small)
+    assert expected is not None  # the layout was found with it
+    return shapes[layout.names[f"{head_of(expected)}.weight"]][0]
+
+
+def of_the_zoo(ways: list[dict[str, str]], shapes: Shapes) -> list[str]:
+    """The names of `conf/model` whose architecture a file's weights fit."""
+    fit = []
+    for file in sorted((CONF / "model").glob("[!_]*.yaml")):
+        chosen: Any = OmegaConf.to_container(OmegaConf.load(file))
+        chosen.pop("_target_")
+        if isinstance(fitted(ways, shapes, ModelFactory(**chosen)), tuple):
+            fit.append(file.stem)
+    return fit
