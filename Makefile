@@ -39,4 +39,4 @@ dashboard: setup ## a W&B workspace over your runs: make dashboard ENTITY=me
 	$(BIN)/python -m backdoor_lab.tracking.dashboard --entity "$(ENTITY)"
 
 clean: ## forget results and victims
-	rm -rf outputs/runs outputs/victims .cache
+	rm -rf outputs/runs outputs/victims outputs/reports outputs/grids .cache

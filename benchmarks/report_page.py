@@ -1,11 +1,11 @@
 """What the page of 5,000 runs weighs, and how soon a browser shows it.
 
-    python -m benchmarks.report_page
+    python -m benchmarks.report_page        # writes benchmarks/report_page.md
 
 Records are made up. Each figure is the median of browsers that were started afresh: a headless
 Chromium without a GPU, which reads the page from disk. Seconds of the CPU, of the page's own
 thread, stand beside those of the wall, because they are what a machine that is shared with others
-leaves comparable. The figures go to `benchmarks/report_page.md`.
+leaves comparable.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from backdoor_lab.errors import ConfigError
 
 READ = re.compile(r"\$\{value_for:([\w.]+),")
 WINNERS = {"aux.ratio": ("aux.size", "aux.per_class"), "aux.per_class": ("aux.size",)}
-DEFENDER = ("defense", "aux", "calibration", "defender_seed")  # a task may do without them
+DEFENDER = ("defense", "aux", "calibration", "detector", "defender_seed")  # not for every task
 PRESETS = ("protocol", "experiment", "size")  # hold values for others, build nothing
 NAME = re.compile(r"\w[\w.+ -]{0,99}")
 

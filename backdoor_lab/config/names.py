@@ -10,7 +10,10 @@ from backdoor_lab.config.facts import FACTS
 from backdoor_lab.config.identity import run_identity
 from backdoor_lab.digests import digest
 
-DEFAULTS = {"task": "purify", "victim": "trained", "calibration": "none", "evaluation": "standard"}
+DEFAULTS = {
+    "task": "purify", "victim": "trained", "calibration": "none", "evaluation": "standard",
+    "detector": "all",
+}  # fmt: skip
 
 
 def run_name(*, _root_: DictConfig) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cache
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from backdoor_lab.config.facts import fact
+from backdoor_lab.config.facts import FACTS, fact
 from backdoor_lab.config.places import CONF
 
 
@@ -57,6 +58,20 @@ def setting_of(defense: str, key: str, default: Any = None, *, _root_: DictConfi
     node = OmegaConf.create(file.read_text(), parent=_root_)
     found = OmegaConf.select(node, key)
     return as_node(default) if found is None else found
+
+
+def every_detector(*, _root_: DictConfig) -> DictConfig:
+    """Every detector by name, with the values that it has here; panels of several are left out."""
+    node = OmegaConf.create(detectors(), parent=_root_)
+    return cast(DictConfig, OmegaConf.create(OmegaConf.to_container(node, resolve=True)))
+
+
+@cache
+def detectors() -> dict[str, Any]:
+    """What the yamls of the detectors say; a panel of several states no facts."""
+    files = sorted((CONF / "detector").glob("[!_]*.yaml"))
+    found: dict[str, Any] = {one.stem: OmegaConf.to_container(OmegaConf.load(one)) for one in files}
+    return {name: node for name, node in found.items() if FACTS in node}
 
 
 def by_fact(name: str, values: dict[str, Any], default: Any, *, _root_: DictConfig) -> Any:

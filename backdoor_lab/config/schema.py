@@ -15,6 +15,7 @@ from backdoor_lab.config.places import CONF, ROOT
 from backdoor_lab.config.resolvers import (
     by_fact,
     by_ratio,
+    every_detector,
     for_attack,
     for_dataset,
     setting_of,
@@ -31,6 +32,7 @@ class Paths:
     cache: str = MISSING
     external: str | None = None
     synthetic: str | None = None
+    suspected: str | None = None
 
 
 @dataclass
@@ -59,6 +61,7 @@ class Schema:
     aux: Any = None
     calibration: Any = None
     evaluation: Any = None
+    detector: Any = None
     trainer: Any = None
     logger: Any = None
     export: Any = None
@@ -71,6 +74,6 @@ def register() -> None:
     for file in sorted((CONF / "aux_data").glob("*.yaml")):
         store.store(group="aux", name=file.stem, node=OmegaConf.load(file), provider=file.name)
     resolvers = (value_for, for_dataset, for_attack, by_fact, by_ratio, setting_of, run_name)
-    for resolver in (*resolvers, catalogue, launcher_here):
+    for resolver in (*resolvers, every_detector, catalogue, launcher_here):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
     OmegaConf.register_new_resolver("project", lambda: str(ROOT), replace=True)

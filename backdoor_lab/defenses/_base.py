@@ -35,6 +35,7 @@ class Defense(Supervised):
         needs_labels: whether these must be labelled.
         needs_batch_norm: whether it works on the model's batch normalisation.
         keeps_architecture: whether weights alone change; if not, `models.replace` makes the edits.
+        idle: whether it hands the model back as it is.
         least: images without which it has no batch, BatchNorm knowing none of a single image.
         key: of its values on the command line, for refusals: `defense`, or `then` in a chain.
         details: what it found, for the report (plain numbers and text).
@@ -46,6 +47,7 @@ class Defense(Supervised):
     needs_labels = True
     needs_batch_norm = False
     keeps_architecture = True
+    idle = False
     least = 2
     key = "defense"
 

@@ -48,6 +48,10 @@ class Chain:
         return any(link.needs_batch_norm for link in self.links)
 
     @property
+    def idle(self) -> bool:
+        return all(link.idle for link in self.links)
+
+    @property
     def keeps_architecture(self) -> bool:
         return all(link.keeps_architecture for link in self.links)
 

@@ -17,6 +17,7 @@ class NoDefense(Defense):
 
     needs_images = False
     needs_labels = False
+    idle = True
 
     def purify(self, model: nn.Module, aux: AuxiliarySet) -> nn.Module:
         return model

@@ -1,6 +1,7 @@
 """What runs leave: one typed result each, from which all tables are made. Loads without torch."""
 
 from backdoor_lab.records.collect import collect, mean_sd
+from backdoor_lab.records.inspection import Change, Evidence, Inspection, Planted, Rule
 from backdoor_lab.records.record import (
     Cost,
     MadeFrom,
@@ -12,9 +13,14 @@ from backdoor_lab.records.record import (
 )
 
 __all__ = [
+    "Change",
     "Cost",
+    "Evidence",
+    "Inspection",
     "MadeFrom",
+    "Planted",
     "Record",
+    "Rule",
     "Spent",
     "collect",
     "forget_failure",

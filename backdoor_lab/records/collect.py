@@ -8,7 +8,7 @@ from pathlib import Path
 
 from backdoor_lab.records.record import RESULT, Record, read_record
 
-CELL = ("dataset", "model", "attack", "defense", "aux", "calibration")
+CELL = ("dataset", "model", "attack", "defense", "aux", "calibration", "detector")
 
 
 def collect(folder: Path) -> dict[Path, Record]:

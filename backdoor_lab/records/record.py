@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from backdoor_lab.evaluation.scores import Scores
+from backdoor_lab.records.inspection import Inspection
 
 log = logging.getLogger(__name__)
 SCHEMA = 2
@@ -68,6 +69,7 @@ class Record:
         purified: scores of the purified model, DER among them.
         relearned: scores after a few triggered images have taught each model again, on demand:
             `victim`, `purified`, `clean` and the `exact` purification, which knows the trigger.
+        inspection: what detectors and controls found, where they were asked.
         costs: of `victim` and `purified`, as models.
         spent: time and memory of the run.
         trigger: how visible the trigger is (PSNR, SSIM, ...).
@@ -88,6 +90,7 @@ class Record:
     victim: Scores | None = None
     purified: Scores | None = None
     relearned: dict[str, Scores] = field(default_factory=dict)
+    inspection: Inspection | None = None
     costs: dict[str, Cost] = field(default_factory=dict)
     spent: Spent = field(default_factory=Spent)
     trigger: dict[str, float] | None = None

@@ -52,7 +52,7 @@ def trigger_picture(
         "its spectrum": spectrum(difference),
     }
     figure = Figure(figsize=(1.15 * len(clean) + 1.1, 5.5), dpi=150, layout="constrained")
-    _show_rows(figure, rows, [classes[label] for label in labels.tolist()])
+    show_rows(figure, rows, [classes[label] for label in labels.tolist()])
     figure.suptitle("The trigger, on test images", color=INK, fontsize=12)
     largest, mean = difference.abs().max().item(), difference.abs().double().mean().item()
     note = (
@@ -106,7 +106,7 @@ def score_picture(path: Path, record: Record) -> None:
     figure.savefig(path)
 
 
-def _show_rows(figure: Figure, rows: Mapping[str, Tensor], titles: Sequence[str]) -> None:
+def show_rows(figure: Figure, rows: Mapping[str, Tensor], titles: Sequence[str]) -> None:
     """A row of uint8 images (N, C, H, W) for each name, a title above each of the N columns."""
     grid = figure.subplots(len(rows), len(titles), squeeze=False)
     for axes, title in zip(grid[0], titles, strict=True):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 from collections.abc import Iterator
 from enum import Enum
@@ -19,7 +18,6 @@ from backdoor_lab.config.identity import identity, run_identity
 from backdoor_lab.records import Record, read_record
 from backdoor_lab.store import Notes, Provenance
 
-log = logging.getLogger(__name__)
 CODE = Provenance()
 
 
@@ -39,13 +37,11 @@ def state_of(cfg: DictConfig, folder: Path, code: str | None = None) -> tuple[Re
     if record is None or record.made_from is None:
         return None, State.ABSENT
     if record.made_from.code != (code or CODE.of(run_identity(cfg))):
-        log.info("the code behind this run has changed since: it runs again")
         return record, State.STALE
     known = Notes(Path(cfg.paths.cache)).read("fingerprint", asked_of(cfg))
     if known is None:
         return record, State.UNTOLD
     if known != record.made_from.data:
-        log.info("the data of this run have changed since: it runs again")
         return record, State.STALE
     return record, State.CURRENT if complete(cfg, folder) else State.INCOMPLETE
 

@@ -124,6 +124,8 @@ def perform(cfg: DictConfig, names: Names, folder: Path) -> Record:
             record, state = state_of(cfg, folder)
         if record is not None and state is State.CURRENT:
             return record
+        if state is State.STALE:
+            log.info("the code or the data behind this run have changed since: it runs again")
         chosen = {**names.choices, "seed": names.seed}
         settings = {"choices": chosen, "config": OmegaConf.to_container(cfg, resolve=True)}
         with parts.tracker.run(

@@ -17,6 +17,7 @@ from backdoor_lab.config.facts import looks
 from backdoor_lab.console import console
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.records import Record, forget_failure, read_record
+from backdoor_lab.reports.inspection import inspection_tables
 from backdoor_lab.reports.table import result_table
 from backdoor_lab.run.building import build
 from backdoor_lab.run.child import BUSY, CELL
@@ -58,6 +59,8 @@ def launch(cfg: DictConfig) -> Exception | None:
         raise readable from None
     if record.victim is not None:
         console().print(result_table(record))
+    for shown in inspection_tables(record):
+        console().print(shown)
     console().print(f"Result: {folder}", soft_wrap=True)
     return None
 

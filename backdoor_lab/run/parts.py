@@ -13,6 +13,7 @@ from backdoor_lab.calibration import Calibration
 from backdoor_lab.config.checks import refuse
 from backdoor_lab.datasets import Data, Dataset
 from backdoor_lab.defenses import Chain
+from backdoor_lab.detectors import Panel
 from backdoor_lab.errors import ConfigError, spelled
 from backdoor_lab.evaluation.relearning import Relearning
 from backdoor_lab.models import ModelFactory
@@ -25,7 +26,7 @@ from backdoor_lab.victims import VictimSource
 
 BUILT = (
     "task", "victim", "dataset", "model", "recipe", "attack", "aux", "calibration", "evaluation",
-    "export",
+    "detector", "export",
 )  # fmt: skip
 CHANNELS = 3  # every data set is read as RGB
 SMALLEST = 8
@@ -45,6 +46,7 @@ class Parts:
     aux: AuxiliaryKind
     calibration: Calibration
     evaluation: Relearning
+    detector: Panel
     engine: Engine
     tracker: Tracker
     export: Any

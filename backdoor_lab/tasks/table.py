@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hydra.conf import HydraConf
@@ -15,6 +16,7 @@ from backdoor_lab.config.places import CONF
 from backdoor_lab.console import console
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.papers import comparison, printed
+from backdoor_lab.records import read_record
 from backdoor_lab.reports.layout import Layout, Place
 from backdoor_lab.reports.sheet import write
 from backdoor_lab.run.cells import combinations, parsed, swept
@@ -58,7 +60,8 @@ class Tables(Look):
             kind, *_ = comments(CONF / "size" / f"{size}.yaml")
             command = f"Made by `python run.py -m experiment={name} size={size}`."
             notes = [command, f"Size {size}: {kind}", *about]
-            sheets.append(comparison(beside, printed(*self.layout.printed), places, notes))
+            alike = [without(place, hydra.sweeper.get("instead") or {}) for place in places]
+            sheets.append(comparison(beside, printed(*self.layout.printed), alike, notes))
         files = write(sheets, outputs / REPORTS / "tables" / f"{name}-{size}")
         say([sheets[0].title, "", sheets[0].table(".md"), "", *sheets[0].notes])
         say(f"Written: {file}" for file in files)
@@ -80,8 +83,15 @@ def place_of(overrides: tuple[str, ...], checker: Checker) -> Place:
         cell = checker.found(overrides)
     except UNFIT as error:
         return Place(axes, command, why=one_line(error))
-    failure = cell.failure()
-    return Place(axes, command, cell.record(), failure.error if failure else None)
+    record, failure = cell.record(), cell.failure()
+    if record is None and failure is None and read_record(cell.folder):
+        return Place(axes, command, why="its result was made by other code")
+    return Place(axes, command, record, failure.error if failure else None)
+
+
+def without(place: Place, keys: Collection[str]) -> Place:
+    """A cell that stands in for each that the keys would tell apart: a size has one for all."""
+    return replace(place, axes={key: one for key, one in place.axes.items() if key not in keys})
 
 
 def presets() -> Iterator[str]:

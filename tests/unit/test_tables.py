@@ -12,6 +12,7 @@ from backdoor_lab.papers.printed import everything
 from backdoor_lab.records import Cost
 from backdoor_lab.reports.layout import Layout, Place
 from backdoor_lab.reports.sheet import Sheet, write
+from backdoor_lab.tasks.table import without
 from tests.records import record
 
 
@@ -148,6 +149,14 @@ def test_a_printed_row_of_no_cell_says_so():
     rows, _ = beside("cc 2", place(attack="badnets", defense="cc", **{"defense.compression": "2"}))
     said = {row["note"] for row in rows if row["defense"] == "clp"}
     assert all("not of this grid" in note for note in said)
+
+
+def test_a_stand_in_counts_for_all_that_it_stands_for():
+    axes = {"model": "preact_resnet18_narrow", "attack": "badnets", "defense": "ft"}
+    rows, _ = beside("unibp 4", without(place(0.9, **axes), {"model": None}))
+    assert [row["ACC here"] for row in rows if row["defense"] == "ft"] == ["90.0"] * 4
+    rows, _ = beside("unibp 4", place(0.9, **axes))
+    assert {row["ACC here"] for row in rows} == {"–"}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,103 @@
+"""Plants known backdoors in copies of a model, rung by rung."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+from backdoor_lab.attacks import Attack
+from backdoor_lab.datasets import ImageSet
+from backdoor_lab.errors import DivergedError
+from backdoor_lab.evaluation.examination import Examination, evaluate
+from backdoor_lab.evaluation.planting.lessons import Lessons, Rung, ladder
+from backdoor_lab.evaluation.planting.training import Planting, UntilLearnt, UntilSteps
+from backdoor_lab.evaluation.scores import Scores
+from backdoor_lab.models import Classifier
+from backdoor_lab.training import Engine, Recipe, Tuning, constant, sgd
+
+
+@dataclass(frozen=True)
+class Plant:
+    """A copy of a model into which a backdoor was planted, or could not be.
+
+    Attributes:
+        model: the copy, after the last rung.
+        exam: with the planted trigger.
+        rung: the last one.
+        scores: of the copy.
+        learnt: whether it counts.
+        tried: every rung, with its steps and scores.
+    """
+
+    model: Classifier
+    exam: Examination
+    rung: Rung
+    scores: Scores
+    learnt: bool
+    tried: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Gardener:
+    """What plants are made with.
+
+    Attributes:
+        data: images with labels that are planted with.
+        exam_of: an examination with the trigger of an attack.
+        engine: trains.
+        lessons: how.
+        acc: of the model before.
+        seed: of the order.
+    """
+
+    data: ImageSet
+    exam_of: Callable[[Attack], Examination]
+    engine: Engine
+    lessons: Lessons
+    acc: float
+    seed: int
+
+    def plant(self, model: Classifier, strengths: Sequence[Attack]) -> Plant:
+        """Goes up the ladder until a copy of `model` has learnt one of the triggers."""
+        tried: list[dict[str, Any]] = []
+        for rung in ladder(self.lessons, len(strengths)):
+            attack = strengths[rung.strength].to(self.engine.device)
+            exam = self.exam_of(attack)
+            copy, until = deepcopy(model).requires_grad_(True), self.watcher(exam)
+            planting = self.planting(copy, attack, rung)
+            try:
+                self.engine.fit(planting, self.data, "planting", [until])
+            except DivergedError:
+                until.learnt = False
+            facts = {"acc": until.scores.acc, "asr": until.scores.asr}
+            tried.append({**vars(rung), "steps": until.steps, **facts, "learnt": until.learnt})
+            if until.learnt:
+                break
+        return Plant(copy.eval(), exam, rung, until.scores, until.learnt, tried)
+
+    def watcher(self, exam: Examination) -> UntilLearnt:
+        """Looks at a copy under the eyes of an examination."""
+        return UntilLearnt(lambda copy: evaluate(copy, exam, self.engine), self.lessons, self.acc)
+
+    def planting(self, copy: Classifier, attack: Attack, rung: Rung) -> Planting:
+        """The training of one rung."""
+        options = (self.recipe(rung), self.lessons["share"], rung.divergence, self.seed)
+        return Planting(copy, attack, *options)
+
+    def recipe(self, rung: Rung) -> Recipe:
+        """Epochs enough for the steps."""
+        told = self.lessons
+        batch = min(told["batch_size"], len(self.data))
+        descent = sgd(told["momentum"], told["weight_decay"])
+        epochs = ceil(told["steps"] / (len(self.data) // batch))
+        return Recipe(epochs, batch, rung.lr, descent, constant, drop_last=True)
+
+    def sham(self, model: Classifier, like: Plant) -> Classifier:
+        """A copy of `model` after the steps of a plant without its trigger."""
+        copy, steps = deepcopy(model).requires_grad_(True), like.tried[-1]["steps"]
+        tuning = Tuning(copy, self.recipe(like.rung), None, self.seed)
+        self.engine.fit(tuning, self.data, "sham", [UntilSteps(steps)])
+        return copy.eval()

@@ -1,0 +1,52 @@
+"""What tasks around a defense have in common: its checks, its images, its work on any model."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import TYPE_CHECKING, cast
+
+from backdoor_lab.aux_data import AuxiliarySet
+from backdoor_lab.datasets import Data
+from backdoor_lab.models import Classifier
+from backdoor_lab.seeds import derive
+from backdoor_lab.victims import Victim
+
+if TYPE_CHECKING:
+    from backdoor_lab.run.job import Job
+    from backdoor_lab.run.parts import Parts
+
+
+def check_defender(parts: Parts) -> None:
+    """Refuse auxiliary data that cannot serve the defense or the detector.
+
+    Raises:
+        ConfigError: names the key, what was given and what is allowed.
+    """
+    parts.aux.check(parts.victim.knows_training)
+    parts.defense.check(parts.aux.holds_images, parts.aux.labelled)
+    parts.detector.check(parts.aux.holds_images, parts.aux.labelled)
+
+
+def prepare(job: Job, data: Data) -> None:
+    """Tell attack, defense and detectors what they may know of the data."""
+    parts, seed = job.parts, job.defender_seed
+    parts.attach(data, job.seed)
+    parts.attach_defense(data, job.seed, seed)
+    parts.detector.attach(parts.engine, data.spec, derive(seed, "detectors"))
+
+
+def draw(job: Job, data: Data, victim: Victim) -> AuxiliarySet:
+    """The defender's images, as they are."""
+    return job.parts.aux.draw(data, victim.poisoned, job.defender_seed)
+
+
+def purified(job: Job, model: Classifier, aux: AuxiliarySet) -> Classifier:
+    """What calibration and defense make of `model`; the same for the same model, however often."""
+    engine = job.parts.engine
+    seed = derive(job.defender_seed, "calibration")
+    calibrated = job.parts.calibration.calibrate(model, aux, engine, seed)
+    defense = deepcopy(job.parts.defense, {id(engine): engine})
+    done = defense.purify(model, calibrated)
+    job.parts.defense.details.clear()
+    job.parts.defense.details.update(defense.details)
+    return cast(Classifier, done)

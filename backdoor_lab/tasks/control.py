@@ -1,0 +1,159 @@
+"""Control: what the same defense does to backdoors that are known, because we planted them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from backdoor_lab.attacks import Attack
+from backdoor_lab.aux_data import AuxiliarySet
+from backdoor_lab.datasets import Data
+from backdoor_lab.errors import ConfigError
+from backdoor_lab.evaluation.examination import Examination, class_accuracies, evaluate
+from backdoor_lab.evaluation.planting import Gardener, Lessons, Plant
+from backdoor_lab.evaluation.scores import defense_effectiveness
+from backdoor_lab.models import Classifier
+from backdoor_lab.records import Evidence, Inspection, Planted, Record
+from backdoor_lab.reports.evidence import evidence_picture
+from backdoor_lab.seeds import derive
+from backdoor_lab.tasks._base import Task
+from backdoor_lab.tasks._defender import check_defender, draw, prepare, purified
+from backdoor_lab.validation import validated
+
+if TYPE_CHECKING:
+    from backdoor_lab.run.job import Job
+    from backdoor_lab.run.parts import Parts
+
+
+class Control(Task):
+    """The story of a control: plant, judge, purify, judge again.
+
+    Args:
+        plants: by name, what makes the attack of each strength from its target and rate.
+        lessons: how they are planted.
+    """
+
+    @validated
+    def __init__(self, plants: dict[str, list[Callable[..., Attack]]], lessons: Lessons) -> None:
+        self.plants, self.lessons = plants, lessons
+
+    def check(self, parts: Parts) -> None:
+        super().check(parts)
+        check_defender(parts)
+        if not (parts.aux.holds_images and parts.aux.labelled):
+            raise ConfigError(
+                "task=control plants backdoors with labelled images, but aux holds none; allowed: "
+                "an aux with images and aux.labelled=true"
+            )
+
+    def run(self, job: Job) -> Record:
+        parts, engine = job.parts, job.parts.engine
+        data = job.load()
+        prepare(job, data)
+        victim = parts.victim.bring(parts.attack, job.workshop(data))
+        job.lap("victim")
+        aux = draw(job, data, victim)
+        exam = Examination.of(data, victim.attack)
+        before = evaluate(victim.model, exam, engine)
+        target = median_class(victim.model, data, parts, exam.target)
+        gardener = Gardener(
+            aux.labelled_data,
+            lambda attack: Examination.of(data, attack),
+            engine,
+            self.lessons,
+            before.acc,
+            derive(job.defender_seed, "plants"),
+        )
+        plants = {
+            name: gardener.plant(victim.model, self.attacks(name, target, job, data))
+            for name in self.plants
+        }
+        job.lap("plant")
+        evidence = self.evidence(job, victim.model, gardener, plants, aux)
+        planted = {
+            name: told(plant, victim.model, job, aux, target) for name, plant in plants.items()
+        }
+        job.lap("purify")
+        record = replace(
+            job.record(victim),
+            defender_seed=job.cfg.defender_seed,
+            chain=() if parts.defense.idle else job.names.chain,
+            victim=before,
+            inspection=Inspection(evidence, planted=planted),
+            spent=job.spent(victim),
+            details={"attack": victim.details, "aux": aux.details},
+        )
+        if job.pictures:
+            job.show(evidence_picture(job.folder, record))
+        return record
+
+    def attacks(self, name: str, target: int, job: Job, data: Data) -> list[Attack]:
+        """The strengths of a plant, attached to the data."""
+        seed = derive(job.defender_seed, f"plant {name}")
+        made = [
+            make(poison_rate=self.lessons["share"], target=target) for make in self.plants[name]
+        ]
+        for attack in made:
+            attack.attach(data.spec, job.parts.recipe, seed)
+        return made
+
+    def evidence(
+        self,
+        job: Job,
+        victim: Classifier,
+        gardener: Gardener,
+        plants: Mapping[str, Plant],
+        aux: AuxiliarySet,
+    ) -> dict[str, dict[str, Evidence]]:
+        """What detectors find on the victim, on a copy that was only fine-tuned, on the plants."""
+        if not job.parts.detector.members:
+            return {}
+        longest = max(plants.values(), key=lambda plant: int(plant.tried[-1]["steps"]))
+        models = {"victim": victim, "sham": gardener.sham(victim, longest)}
+        models |= {name: plant.model for name, plant in plants.items() if plant.learnt}
+        found = {n: job.parts.detector.inspect_all(model, aux) for n, model in models.items()}
+        job.lap("inspect")
+        return found
+
+    def complete(self, job: Job, record: Record) -> Record:
+        """Draw the pictures of a finished record."""
+        job.show(evidence_picture(job.folder, record))
+        return record
+
+
+def told(plant: Plant, victim: Classifier, job: Job, aux: AuxiliarySet, target: int) -> Planted:
+    """What came of a plant, after the purification where it was learnt."""
+    engine, exam, after = job.parts.engine, plant.exam, None
+    if plant.learnt and not job.parts.defense.idle:
+        found = evaluate(purified(job, plant.model, aux), exam, engine)
+        after = replace(found, der=defense_effectiveness(plant.scores, found))
+    last = after or plant.scores
+    return Planted(
+        learnt=plant.learnt,
+        target=exam.classes[target],
+        settings=dict(vars(plant.rung)),
+        images=len(aux.labelled_data),
+        tested=len(exam.triggered),
+        unplanted=evaluate(victim, exam, engine).asr,
+        before=plant.scores,
+        after=after,
+        interval=wilson(last.asr or 0.0, len(exam.triggered)),
+        tried=plant.tried,
+    )
+
+
+def median_class(model: Classifier, data: Data, parts: Parts, known: int | None) -> int:
+    """The class that fares in the middle on test images; not the victim's own target, if known."""
+    each = class_accuracies(parts.engine.predict(model, data.test), data.test.labels)
+    others = sorted((acc, label) for label, acc in each.items() if label != known)
+    return others[len(others) // 2][1]
+
+
+def wilson(share: float, count: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson's interval of a share of `count`, at 95%."""
+    middle = share + z * z / (2 * count)
+    spread = z * (share * (1 - share) / count + z * z / (4 * count**2)) ** 0.5
+    scale = 1 + z * z / count
+    low, high = (round((middle + side) / scale, 6) for side in (-spread, spread))
+    return max(0.0, low), min(1.0, high)

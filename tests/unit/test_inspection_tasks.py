@@ -1,0 +1,134 @@
+"""Inspections and planted controls of tiny victims, and what their tables say."""
+
+import pytest
+from rich.console import Console
+
+from backdoor_lab.errors import ConfigError
+from backdoor_lab.records import Evidence, Inspection, Rule, read_record
+from backdoor_lab.reports.inspection import inspection_tables, pointed, rule
+from backdoor_lab.run.job import perform
+from backdoor_lab.run.names import Names
+from backdoor_lab.run.parts import Parts
+from tests.records import record
+from tests.unit.test_tasks import CHOICES, QUICK, Stranger
+
+LOOK = (
+    *QUICK[:-3], "pictures=false", "trainer.progress=false", "trainer.precision=32-true",
+    "aux=seen", "aux.size=60",
+)  # fmt: skip
+CHEAP = ("detector=mm_bd", "detector.steps=2", "detector.starts=3")
+
+
+@pytest.fixture
+def run(config, tmp_path):
+    def perform_with(task, *choices):
+        cfg = config(f"task={task}", *LOOK, *choices)
+        folder = tmp_path / "run"
+        folder.mkdir(exist_ok=True)
+        names = Names.of(cfg, {**CHOICES, "task": task}, choices)
+        return perform(cfg, names, folder), folder
+
+    return perform_with
+
+
+def text(found):
+    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    for table in inspection_tables(found):
+        console.print(table)
+    return " ".join(console.export_text().split())
+
+
+def test_a_victim_is_inspected_and_the_record_read_again(run):
+    found, folder = run("inspect", *CHEAP, "pictures=true")
+    evidence = found.inspection.evidence["victim"]["mm_bd"]
+    assert len(evidence.scores) == 10
+    assert evidence.calibrated.threshold == 3.82
+    assert found.purified is None
+    assert found.chain == ()
+    assert read_record(folder) == found
+    assert {"evidence.png", "inverted_victim.png"} <= {file.name for file in folder.iterdir()}
+    (folder / "evidence.png").unlink()
+    again, _ = run("inspect", *CHEAP, "pictures=true")
+    assert again == found
+    assert (folder / "evidence.png").exists()
+
+
+def test_a_stranger_is_inspected_and_purified_with_nothing_known(run, monkeypatch):
+    monkeypatch.setattr("backdoor_lab.victims.trained.Trained", Stranger)
+    found, _ = run(
+        "inspect", *CHEAP, "aux=reserved", "aux.size=16", "defense=ft", "defense.epochs=1"
+    )
+    assert set(found.inspection.evidence) == {"victim", "purified", "sham"}
+    assert found.purified.asr is None
+    assert found.inspection.sham.acc >= 0
+    assert found.inspection.changes["purified"].drift > 0
+    shown = text(found)
+    assert "clean model" in shown
+    assert "same answers" in shown
+
+
+def test_without_images_there_is_no_sham_and_the_rest_goes_through(run):
+    found, _ = run("inspect", *CHEAP, "aux=none", "defense=clp")
+    assert set(found.inspection.evidence) == {"victim", "purified"}
+    assert found.purified.der is not None
+
+
+def test_plants_are_made_purified_and_told(run):
+    lessons = ["task.lessons.rates=[0.02]", "task.lessons.steps=40", "task.lessons.acc_drop=1"]
+    found, folder = run(
+        "control", *lessons, "task.lessons.asr=0.3", "~task.plants.wanet", "~task.plants.blended",
+        "defense=clp", *CHEAP,
+    )  # fmt: skip
+    plant = found.inspection.planted["badnets"]
+    assert plant.learnt
+    assert plant.after is not None
+    assert plant.interval[0] <= plant.after.asr <= plant.interval[1]
+    assert plant.target != "0"  # the victim's own
+    assert set(found.inspection.evidence) == {"victim", "sham", "badnets"}
+    assert read_record(folder) == found
+    assert "steps at 0.02" in text(found)
+
+
+@pytest.mark.parametrize(
+    ("choices", "sentence"),
+    [
+        (
+            ("task=control", "aux=none", "defense=clp"),
+            "task=control plants backdoors with labelled images",
+        ),
+        (("task=control", "aux.labelled=false", "defense=none"), "labelled images"),
+        (("task=inspect", "detector=neural_cleanse", "aux=none"), "detector=neural_cleanse does"),
+        (("task=inspect", "detector=bti_dbf", "aux.labelled=false"), "needs labels"),
+        (("task=inspect", "detector=strip"), "paths.suspected=null names no folder"),
+        (("task=inspect", "paths.suspected=/nowhere"), "paths.suspected=/nowhere is no folder"),
+        (("task=inspect", "detector=mm_bd", "detector.steps=0"), "detector.steps=0"),
+        (("task=inspect", "defense=ft", "aux=none"), "aux=none, but defense=ft needs images"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_cannot_work_is_refused_before_data_load(config, choices, sentence):
+    with pytest.raises(ConfigError, match=sentence.replace(".", r"\.")):
+        Parts.of(config(*QUICK[:4], *choices))
+
+
+def test_an_inspection_needs_no_defense_and_a_control_no_detector(config):
+    assert Parts.of(config("task=inspect")).defense.idle
+    assert not Parts.of(config("task=inspect", "defense=unibp")).defense.idle
+    control = Parts.of(config("task=control"))
+    assert not control.defense.idle
+    assert not control.detector.members
+
+
+def test_words_are_never_a_verdict_of_innocence():
+    rules = (
+        Rule("MAD index", 2.5, ">", 2.0, True, ("7",)),
+        Rule("MAD index", 2.5, ">", 3.82, False),
+    )
+    one = Evidence("not flagged", "warps", None, {"7": 1.0}, "7", 2.5, *rules, seconds=1.5)
+    assert pointed(one) == "(7)"
+    assert rule(rules[0]) == "MAD index 2.5 > 2"
+    assert rule(rules[1]) == "MAD index 2.5 ≤ 3.82"
+    shown = text(record(inspection=Inspection({"victim": {"neural_cleanse": one}})))
+    assert "no evidence found" in shown
+    assert "warps" in shown
+    assert "is clean" not in shown

@@ -1,0 +1,127 @@
+"""PAM: where the gradient is taken, what is reversed, what is left alone."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from pydantic import ValidationError
+from torch import nn
+
+from backdoor_lab.aux_data import AuxiliarySet
+from backdoor_lab.defenses.pam import PAM
+from tests.tiny import drawn_tiny
+
+OPTIONS = {
+    "rho": 0.5, "reversed_share": 0.2, "rounds": 2, "images": 8, "mask_iterations": 2,
+    "mask_lr": 0.01, "generator_iterations": 2, "generator_width": 8, "generator_lr": 1e-3,
+    "generator_batch_size": 4,
+    "image_bound": 0.3, "feature_bound": 3.0, "benign": 0.01, "epochs": 1, "lr": 0.01,
+    "momentum": 0.1, "batch_size": 8,
+}  # fmt: skip
+
+
+def pam(**changes):
+    return PAM(**OPTIONS | changes)
+
+
+def at(step, weights, home):
+    """A step of one vector of weights whose victim had those of `home`."""
+    step.model = nn.Linear(3, 1, bias=False)
+    step.model.weight.data = torch.tensor([weights])
+    step.home = {"weight": torch.tensor([home])}
+    return step.onward()["weight"]
+
+
+def test_the_way_back_is_rho_long_and_one_norm_over_all_weights():
+    found = at(pam(), [1.0, 2.0, 2.0], [1.0, 2.0, 5.0])  # the fact sheet's own figures
+    assert found.tolist() == [[1.0, 2.0, 2.5]]
+    model, step = drawn_tiny(), pam(rho=0.7)
+    step.home = {name: w.detach() + torch.randn_like(w) for name, w in model.named_parameters()}
+    step.model = model
+    moved = [step.onward()[name] - weight for name, weight in model.named_parameters()]
+    assert torch.cat([one.flatten() for one in moved]).norm().item() == pytest.approx(0.7, 1e-5)
+
+
+def test_at_home_there_is_no_way_back():
+    assert at(pam(), [1.0, 2.0, 2.0], [1.0, 2.0, 2.0]).tolist() == [[1.0, 2.0, 2.0]]
+
+
+def graded(step, model, images, labels):
+    step.model = model.train()
+    step.reverse = nn.Identity()
+    loss = step.training_step((images, labels), 0)
+    model.zero_grad()
+    loss.backward()
+    return {name: weight.grad.clone() for name, weight in model.named_parameters()}
+
+
+def test_the_gradient_is_that_of_the_moved_weights_and_the_weights_stay():
+    images, labels = torch.rand(8, 3, 8, 8), torch.arange(8) % 2
+    model, step = drawn_tiny(), pam(rho=2.0)
+    step.home = {name: w.detach() + torch.randn_like(w) for name, w in model.named_parameters()}
+    before = deepcopy(dict(model.named_parameters()))
+    found = graded(step, model, images, labels)
+    assert all(torch.equal(before[name], weight) for name, weight in model.named_parameters())
+    back = {name: step.home[name] - weight.detach() for name, weight in before.items()}
+    length = torch.cat([one.flatten() for one in back.values()]).norm()
+    other = drawn_tiny().train()
+    with torch.no_grad():
+        for name, weight in other.named_parameters():
+            weight += 2.0 * back[name] / length
+    F.cross_entropy(other(images), labels).backward()
+    for name, weight in other.named_parameters():
+        torch.testing.assert_close(found[name], weight.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_without_rho_it_is_plain_descent():
+    images, labels = torch.rand(8, 3, 8, 8), torch.arange(8) % 2
+    model, step = drawn_tiny(), pam(rho=0.0)
+    step.home = {name: w.detach() + 1 for name, w in model.named_parameters()}
+    found = graded(step, model, images, labels)
+    other = drawn_tiny().train()
+    F.cross_entropy(other(images), labels).backward()
+    for name, weight in other.named_parameters():
+        torch.testing.assert_close(found[name], weight.grad)
+
+
+@pytest.mark.parametrize(("count", "expected"), [(8, 2), (10, 3), (4, 1)])
+def test_so_many_of_a_batch_are_reversed_and_keep_their_labels(count, expected):
+    step, seen = pam(), []
+
+    class Marks(nn.Module):
+        def forward(self, images):
+            return torch.ones_like(images)
+
+    class Watches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(3, 2)
+
+        def forward(self, images):
+            seen.append(images)
+            return self.head(images.mean((2, 3)))
+
+    step.model, step.reverse = Watches(), Marks()
+    step.home = {name: w.detach() for name, w in step.model.named_parameters()}
+    step.training_step((torch.zeros(count, 3, 8, 8), torch.zeros(count, dtype=torch.int64)), 0)
+    assert seen[0].flatten(1).all(1).sum() == expected
+
+
+def test_a_purification_is_repeatable_and_keeps_what_it_was_given(engine, model, spec, images):
+    aux = AuxiliarySet("seen", images, True)
+    made = []
+    for _ in range(2):
+        step = pam()
+        step.attach(engine, spec, 3)
+        made.append(step.purify(deepcopy(model), aux).state_dict())
+        assert not hasattr(step, "home")
+        assert not hasattr(step, "reverse")
+    assert all(torch.equal(value, made[1][name]) for name, value in made[0].items())
+    assert any(not torch.equal(value, made[0][name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("wrong", [{"rho": -1}, {"reversed_share": 0}, {"rounds": 0}, {"lr": 0}])
+def test_values_out_of_range_are_refused(wrong):
+    with pytest.raises(ValidationError):
+        pam(**wrong)
