@@ -20,7 +20,6 @@ from backdoor_lab.evaluation.scores import Scores
 from backdoor_lab.models import Classifier
 from backdoor_lab.training import Engine, Recipe, Tuning, constant, sgd
 
-
 log = logging.getLogger(__name__)
 LOOKED_AT = 500  # clean and triggered images while planting; the scores are of all
 
