@@ -62,7 +62,6 @@ class Control(Task):
             lambda attack: Examination.of(data, attack),
             engine,
             self.lessons,
-            before.acc,
             derive(job.defender_seed, "plants"),
         )
         plants = {

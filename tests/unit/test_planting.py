@@ -34,7 +34,7 @@ def gardener(spec, images, engine):
 
     def make(**changes):
         lessons = LESSONS | changes
-        return Gardener(images, lambda one: Examination.of(data, one), engine, lessons, 0.1, 0)
+        return Gardener(images, lambda one: Examination.of(data, one), engine, lessons, 0)
 
     return make
 
@@ -75,11 +75,20 @@ def test_learnt_is_what_succeeds_without_losing_accuracy(acc, asr, learnt):
     assert steps == (2 if learnt else 6)
 
 
+def test_a_hopeless_rung_is_given_up_halfway():
+    until = UntilLearnt(lambda _: Scores(0.9, 0.1), LESSONS, 0.9)
+    trainer, module = SimpleNamespace(should_stop=False), SimpleNamespace(model=None)
+    while not trainer.should_stop:
+        until.on_train_batch_end(trainer, module)
+    assert until.steps == 4  # the first look in the second half
+
+
 def test_what_is_not_learnt_has_tried_every_rung(gardener, model, attack):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     plant = gardener(asr=1.0, acc_drop=0.0).plant(model, [attack])
     assert not plant.learnt
-    assert [one["steps"] for one in plant.tried] == [6] * 4
+    assert [one["strength"] for one in plant.tried] == [0] * 4
+    assert all(one["steps"] in (4, 6) for one in plant.tried)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 

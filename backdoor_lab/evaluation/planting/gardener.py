@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
 
 from backdoor_lab.attacks import Attack
-from backdoor_lab.datasets import ImageSet
-from backdoor_lab.errors import DivergedError
+from backdoor_lab.datasets import ImageSet, evenly
+from backdoor_lab.errors import DivergedError, spelled
 from backdoor_lab.evaluation.examination import Examination, evaluate
 from backdoor_lab.evaluation.planting.lessons import Lessons, Rung, ladder
 from backdoor_lab.evaluation.planting.training import Planting, UntilLearnt, UntilSteps
 from backdoor_lab.evaluation.scores import Scores
 from backdoor_lab.models import Classifier
 from backdoor_lab.training import Engine, Recipe, Tuning, constant, sgd
+
+log = logging.getLogger(__name__)
+LOOKED_AT = 500  # clean and triggered images while planting; the scores are of all
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,6 @@ class Gardener:
         exam_of: an examination with the trigger of an attack.
         engine: trains.
         lessons: how.
-        acc: of the model before.
         seed: of the order.
     """
 
@@ -57,7 +61,6 @@ class Gardener:
     exam_of: Callable[[Attack], Examination]
     engine: Engine
     lessons: Lessons
-    acc: float
     seed: int
 
     def plant(self, model: Classifier, strengths: Sequence[Attack]) -> Plant:
@@ -66,21 +69,32 @@ class Gardener:
         for rung in ladder(self.lessons, len(strengths)):
             attack = strengths[rung.strength].to(self.engine.device)
             exam = self.exam_of(attack)
-            copy, until = deepcopy(model).requires_grad_(True), self.watcher(exam)
+            copy, until = deepcopy(model).requires_grad_(True), self.watcher(model, exam)
             planting = self.planting(copy, attack, rung)
             try:
                 self.engine.fit(planting, self.data, "planting", [until])
+                scores = evaluate(copy, exam, self.engine)
             except DivergedError:
-                until.learnt = False
-            facts = {"acc": until.scores.acc, "asr": until.scores.asr}
+                until.learnt, scores = False, Scores(0.0, 0.0)
+            facts = {"acc": scores.acc, "asr": scores.asr}
             tried.append({**vars(rung), "steps": until.steps, **facts, "learnt": until.learnt})
+            log.info("planting %s: %s", spelled(attack), json.dumps(tried[-1]))
             if until.learnt:
                 break
-        return Plant(copy.eval(), exam, rung, until.scores, until.learnt, tried)
+        return Plant(copy.eval(), exam, rung, scores, until.learnt, tried)
 
-    def watcher(self, exam: Examination) -> UntilLearnt:
-        """Looks at a copy under the eyes of an examination."""
-        return UntilLearnt(lambda copy: evaluate(copy, exam, self.engine), self.lessons, self.acc)
+    def watcher(self, model: Classifier, exam: Examination) -> UntilLearnt:
+        """Looks at a copy by some of the images, on which `model` has its own accuracy."""
+        some = evenly(len(exam.triggered), LOOKED_AT)
+        part = replace(
+            exam,
+            clean=exam.clean.take(evenly(len(exam.clean), LOOKED_AT)),
+            triggered=exam.triggered.take(some),
+            wanted=exam.wanted[some],
+            crossed=None,
+        )
+        acc = self.engine.accuracy(model, part.clean)
+        return UntilLearnt(lambda copy: evaluate(copy, part, self.engine), self.lessons, acc)
 
     def planting(self, copy: Classifier, attack: Attack, rung: Rung) -> Planting:
         """The training of one rung."""

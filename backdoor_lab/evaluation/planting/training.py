@@ -68,6 +68,8 @@ class UntilSteps(Callback):
 class UntilLearnt(UntilSteps):
     """Looks every so many steps, and stops a planting that is learnt or has had its steps.
 
+    Halfway it is given up where not even half of the ASR is reached.
+
     Attributes:
         scores: of the last look.
         learnt: whether it was enough.
@@ -84,4 +86,5 @@ class UntilLearnt(UntilSteps):
             self.scores = self.look(module.model)  # type: ignore[arg-type]
             kept = self.acc - self.scores.acc < self.lessons["acc_drop"]
             self.learnt = kept and (self.scores.asr or 0) >= self.lessons["asr"]
-            trainer.should_stop |= self.learnt
+            hopeless = (self.scores.asr or 0) < self.lessons["asr"] / 2
+            trainer.should_stop |= self.learnt or (hopeless and 2 * self.steps >= self.most)

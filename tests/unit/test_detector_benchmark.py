@@ -1,0 +1,52 @@
+"""The table of detectors: thresholds by rank, areas with intervals, rows."""
+
+import numpy as np
+import pytest
+
+from backdoor_lab.records import Evidence, Inspection, Rule
+from benchmarks.detectors import auc, by_detector, dealt, rows, threshold
+from tests.records import record
+
+
+def evidence(scalar, foremost="3"):
+    rule = Rule("MAD index", scalar, ">", 3.82, scalar > 3.82)
+    usual = Rule("MAD index", scalar, ">", 2.0, scalar > 2)
+    return Evidence("not flagged", "", None, {}, foremost, scalar, usual, rule, seconds=2.0)
+
+
+def test_a_threshold_is_what_one_clean_model_in_twenty_exceeds():
+    draw = np.random.default_rng(0)
+    above = []
+    for _ in range(2000):
+        found = [evidence(one) for one in draw.normal(size=39)]
+        above.append(draw.normal() > threshold(found))
+    assert np.mean(above) == pytest.approx(0.05, abs=0.015)
+    assert threshold([evidence(one) for one in (1.0, 2.0)]) == 2
+
+
+def test_an_area_and_its_interval():
+    assert auc(np.arange(10, 20.0), np.arange(10.0)) == (1, 1, 1)
+    area, low, high = auc(np.arange(20.0), np.arange(20.0))
+    assert area == 0.5
+    assert low < 0.5 < high
+
+
+def test_twenty_victims_are_dealt_to_six_attacks():
+    assert list(dealt("abcdef", 20).values()) == [4, 4, 3, 3, 3, 3]
+
+
+def test_a_row_each_attack_and_one_of_clean_models():
+    def held(attack, seed, scalar, foremost):
+        found = Inspection({"victim": {"mm_bd": evidence(scalar, foremost)}})
+        return record(task="inspect", attack=attack, seed=seed, inspection=found)
+
+    records = [
+        held("badnets", 0, 9.0, "0"), held("badnets", 1, 1.0, "5"), held("none", 10, 2.5, "1"),
+        held("none", 100, 3.0, "1"), held("none", 101, 1.0, "1"),
+    ]  # fmt: skip
+    table = rows(by_detector(records))
+    assert [line[1] for line in table] == ["badnets", "all", "clean (threshold 3)"]
+    assert table[0][2] == "2"
+    assert table[0][3] == "0.50"
+    assert table[0][5:9] == ["1 of 2", "1 of 2", "1 of 2", "1 of 2"]
+    assert table[-1][5:8] == ["0 of 1", "1 of 1", "0 of 1"]
