@@ -231,7 +231,9 @@ def test_the_file_is_its_content_and_not_its_place(run, config, bench, images, t
     assert again.victim_name == first.victim_name
     assert again.spent.victim_cached
     assert first.victim_name.startswith(f"imported-{first.details['victim']['file'][:12]}")
-    saved(tmp_path, BenchPreActResNet18().state_dict(), "other.pt")
+    state = {name: one.clone() for name, one in bench.state_dict().items()}
+    state["layer1.0.bn1.bias"][0] += 0.01
+    saved(tmp_path, state, "other.pt")
     another, _ = run(moved, "preact_resnet18_narrow")
     assert another.victim_name != first.victim_name
 
