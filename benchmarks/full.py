@@ -42,7 +42,8 @@ def main() -> None:
     chosen, more = parser.parse_known_args()
     preset = [f"experiment={chosen.table}", f"size={chosen.size}"]
     run(["-m", *preset, "pictures=false", "keep_model=false", *more], 60 * chosen.minutes)
-    subprocess.run([sys.executable, "run.py", "task=table", *preset, *more], cwd=ROOT, check=True)
+    single = [one for one in more if "," not in one]  # lists are for -m; their gaps are holes
+    subprocess.run([sys.executable, "run.py", "task=table", *preset, *single], cwd=ROOT, check=True)
 
 
 if __name__ == "__main__":
