@@ -78,7 +78,7 @@ class Imported(VictimSource):
         start = time.perf_counter()
         found = opened(self.path, shop.factory)
         refuse_statements(found.told, found.outputs, shop)
-        model = empty(shop.data.spec, shop.factory, found.small_stem)
+        model = empty(shop.data.spec, found.factory)
         taken(self.path, found.layout, model, folder)
         for file in companions(place(self.path)):
             shutil.copyfile(file, folder / file.name)
@@ -94,14 +94,14 @@ class Imported(VictimSource):
         (folder / CARD).write_text(json.dumps(card, indent=2, default=str))
 
 
-def empty(spec: DataSpec, factory: ModelFactory, small_stem: bool) -> Classifier:
+def empty(spec: DataSpec, factory: ModelFactory) -> Classifier:
     """The classifier that a file's weights belong to, without them.
 
     Raises:
         ConfigError: its stem is that for small images, and the images are not.
     """
-    model = Classifier(factory.architecture, spec, False, small_stem, factory.options)
-    if small_stem and not model.has_small_stem:
+    model = Classifier(factory.architecture, spec, False, factory.small_stem, factory.options)
+    if factory.small_stem and not model.has_small_stem:
         raise ConfigError(
             f"dataset.image_size={spec.shape[1]}, but the stem of this ResNet is that for small "
             "images; allowed: up to 64"

@@ -30,7 +30,7 @@ class Opened:
         shapes: of its tensors.
         told: what it says beside them.
         layout: how it calls the weights.
-        small_stem: whether they are of a ResNet with the stem for small images.
+        factory: builds the network that they belong to, with its stem and its options.
         outputs: classes that it tells apart.
     """
 
@@ -38,7 +38,7 @@ class Opened:
     shapes: Shapes
     told: Told
     layout: Layout
-    small_stem: bool
+    factory: ModelFactory
     outputs: int
 
 
@@ -59,9 +59,9 @@ def opened(path: Path | None, factory: ModelFactory) -> Opened:
             f"it {found}; allowed: "
             + (fit or "none of conf/model fits, but model.architecture takes any timm name")
         )
-    layout, small = found
-    count = outputs(shapes, layout, factory, small)
-    return Opened(said["format"], shapes, Told.of(said["told"]), layout, small, count)
+    layout, own = found
+    count = outputs(shapes, layout, own)
+    return Opened(said["format"], shapes, Told.of(said["told"]), layout, own, count)
 
 
 def taken(path: Path | None, layout: Layout, model: Classifier, folder: Path) -> None:

@@ -15,14 +15,15 @@ from backdoor_lab.datasets import DataSpec
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.models import Classifier, ModelFactory
 from backdoor_lab.victims.imported.layout import Layout, Misfit, Shapes, matched
+from backdoor_lab.victims.imported.sequence import in_sequence, options_of
 
 ANY = DataSpec("any", ("0", "1"), (3, 32, 32), (0.5,) * 3, (0.5,) * 3, padding=0, flip=False)
 
 
 def fitted(
     ways: list[dict[str, str]], shapes: Shapes, factory: ModelFactory, wrapped: str | None = None
-) -> tuple[Layout, bool] | Misfit:
-    """The layout of a file for an architecture, and whether its stem is that for small images.
+) -> tuple[Layout, ModelFactory] | Misfit:
+    """The layout of a file for an architecture, and what builds the network that it belongs to.
 
     Both stems of a ResNet are tried: the file proves which one it is.
     """
@@ -31,12 +32,22 @@ def fitted(
         expected = skeleton(factory, small)
         if expected is None:
             continue
-        found = matched(ways, shapes, expected, head_of(expected), wrapped)
+        head = head_of(expected)
+        found = matched(ways, shapes, expected, head, wrapped)
         if isinstance(found, Layout):
-            return found, small
+            return found, rebuilt(factory, small, {})
         nearest = found if nearest is None or len(found) < len(nearest) else nearest
+        for way in ways:
+            found = matched([in_sequence(way, expected)], shapes, expected, head, wrapped)
+            if isinstance(found, Layout):
+                return found, rebuilt(factory, small, options_of(way))
     assert nearest is not None  # every architecture has one stem
     return nearest
+
+
+def rebuilt(factory: ModelFactory, small_stem: bool, options: dict[str, Any]) -> ModelFactory:
+    """A factory of networks to be filled: with this stem, and options that nobody has chosen."""
+    return ModelFactory(factory.architecture, False, small_stem, options | factory.options)
 
 
 def skeleton(factory: ModelFactory, small: bool) -> Shapes | None:
@@ -65,9 +76,9 @@ def head_of(expected: Shapes) -> str:
     return list(expected)[-1].rpartition(".")[0]
 
 
-def outputs(shapes: Shapes, layout: Layout, factory: ModelFactory, small: bool) -> int:
+def outputs(shapes: Shapes, layout: Layout, factory: ModelFactory) -> int:
     """How many classes a file's network tells apart."""
-    expected = skeleton(factory, small)
+    expected = skeleton(factory, factory.small_stem)
     assert expected is not None  # the layout was found with it
     return shapes[layout.names[f"{head_of(expected)}.weight"]][0]
 
