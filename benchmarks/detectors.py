@@ -1,13 +1,13 @@
 """What detectors tell of narrow victims and of clean models: ROC, errors, seconds.
 
-    python -m benchmarks.detectors                     # mnist: 20 victims, 20 + 20 clean models
+    python -m benchmarks.detectors                     # mnist: 20 victims, 20 clean models
     python -m benchmarks.detectors --table-only
     python -m benchmarks.detectors --name trial --attacks badnets --victims 2 --clean 2 \
-        --calibration 2 -- recipe.epochs=3 ++values_for.neural_cleanse.passes=5
+        -- recipe.epochs=3 ++values_for.neural_cleanse.passes=5
 
-Victims have the seeds 0 up, clean models those from 10, and the models that calibrate those from
-100. Runs `task=inspect` through the command line; what is finished is not repeated, so that it may
-be stopped and started again. Writes `benchmarks/detectors_<name>.md`.
+Victims have the seeds 0 up, clean models those from 10. Runs `task=inspect` through the command
+line; what is finished is not repeated, so that it may be stopped and started again, also twice at
+once. Writes `benchmarks/detectors_<name>.md`.
 """
 
 from __future__ import annotations
@@ -30,23 +30,36 @@ from backdoor_lab.records import Evidence, Record, collect
 from benchmarks.common import machine, markdown
 
 ATTACKS = ("badnets", "blended", "wanet", "sig", "input_aware", "trojan")
-CLEAN, CALIBRATION = 10, 100  # first seeds
+CLEAN = 10  # first seed
 TARGET = "0"  # of every attack's yaml
 LEVEL = 0.05
 DRAWS = 2000
 HEADS = (
-    "detector", "attack", "n", "AUC", "95 %", "over the calibrated threshold", "paper's rule",
+    "detector", "attack", "n", "ASR", "AUC", "95 %", "found at 5 % false alarms", "paper's rule",
     "house rule", "target is foremost", "seconds",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Sets:
-    """Evidence of one detector, by attack, of clean models, and of those that calibrate."""
+class Found:
+    """What a detector told of a model, and the ASR of a victim."""
 
-    victims: dict[str, list[Evidence]]
-    clean: list[Evidence]
-    calibration: list[Evidence]
+    evidence: Evidence
+    asr: float | None
+
+    @property
+    def scalar(self) -> float:
+        """By which the detector ranks models."""
+        assert self.evidence.scalar is not None  # others are left out
+        return self.evidence.scalar
+
+
+@dataclass(frozen=True)
+class Sets:
+    """What one detector told of victims, by attack, and of clean models."""
+
+    victims: dict[str, list[Found]]
+    clean: list[Found]
 
 
 def dealt(attacks: Sequence[str], victims: int) -> dict[str, int]:
@@ -55,11 +68,10 @@ def dealt(attacks: Sequence[str], victims: int) -> dict[str, int]:
     return {name: each + (number < rest) for number, name in enumerate(attacks)}
 
 
-def run_grids(counts: dict[str, int], clean: int, calibration: int, options: list[str]) -> None:
+def run_grids(counts: dict[str, int], clean: int, options: list[str]) -> None:
     """Fill the folder; what is there already is kept."""
     grids = [(name, seeds(0, count)) for name, count in counts.items()]
-    grids += [("none", seeds(CLEAN, clean)), ("none", seeds(CALIBRATION, calibration))]
-    for attack, several in grids:
+    for attack, several in [*grids, ("none", seeds(CLEAN, clean))]:
         command = [sys.executable, "run.py", "-m", "task=inspect", f"attack={attack}"]
         subprocess.run([*command, f"seed={several}", *options], cwd=ROOT, check=True)
 
@@ -70,34 +82,26 @@ def seeds(first: int, count: int) -> str:
 
 def by_detector(records: Sequence[Record]) -> dict[str, Sets]:
     """The evidence that has a scalar."""
-    found: dict[str, Sets] = defaultdict(lambda: Sets(defaultdict(list), [], []))
+    found: dict[str, Sets] = defaultdict(lambda: Sets(defaultdict(list), []))
     for record in records:
         held = record.inspection.evidence.get("victim", {}) if record.inspection else {}
-        attack = record.choices["attack"]
+        attack, asr = record.choices["attack"], record.victim.asr if record.victim else None
         for name, one in held.items():
-            if one.scalar is None:
-                continue
-            if attack != "none":
-                found[name].victims[attack].append(one)
-            elif record.seed >= CALIBRATION:
-                found[name].calibration.append(one)
-            else:
-                found[name].clean.append(one)
+            if one.scalar is not None:
+                sets = found[name]
+                into = sets.clean if attack == "none" else sets.victims[attack]
+                into.append(Found(one, asr))
     return dict(sorted(found.items()))
 
 
-def scalars(found: Sequence[Evidence]) -> NDArray[np.float64]:
+def scalars(found: Sequence[Found]) -> NDArray[np.float64]:
     return np.array([one.scalar for one in found], np.float64)
 
 
-def threshold(calibration: Sequence[Evidence]) -> float:
-    """What a clean model exceeds in 5% of all cases, by the rank among those that calibrate.
-
-    Fewer than 19 of them cannot tell so much: then it is their largest, and errs more often.
-    """
-    ordered = np.sort(scalars(calibration))
-    rank = int(np.ceil((1 - LEVEL) * (len(ordered) + 1)))
-    return float(ordered[min(rank, len(ordered)) - 1])
+def threshold(clean: Sequence[Found]) -> float:
+    """What no more than 5% of these clean models exceed."""
+    ordered = np.sort(scalars(clean))
+    return float(ordered[len(ordered) - 1 - int(LEVEL * len(ordered))])
 
 
 def auc(victims: NDArray[np.float64], clean: NDArray[np.float64]) -> tuple[float, float, float]:
@@ -118,24 +122,30 @@ def share(hits: Sequence[bool]) -> str:
     return f"{sum(hits)} of {len(hits)}"
 
 
-def row(name: str, attack: str, found: Sequence[Evidence], sets: Sets, limit: float) -> list[str]:
-    """Of victims beside the clean models; of these themselves without AUC and target."""
-    areas = ["", ""]
-    foremost = ""
-    if found is not sets.clean:
-        area, low, high = auc(scalars(found), scalars(sets.clean))
-        areas = [f"{area:.2f}", f"{low:.2f} to {high:.2f}"]
-        foremost = share([one.foremost == TARGET for one in found])
+def row(name: str, attack: str, found: Sequence[Found], sets: Sets) -> list[str]:
+    """Of victims beside the clean models; of these themselves without ASR, AUC and target."""
+    rules = [
+        share([bool(one and one.flagged) for one in several])
+        for several in (
+            [one.evidence.reference for one in found],
+            [one.evidence.calibrated for one in found],
+        )
+    ]
+    seconds = f"{np.median([one.evidence.seconds for one in found]):.0f}"
+    if found is sets.clean:
+        return [name, attack, str(len(found)), "", "", "", "", *rules, "", seconds]
+    area, low, high = auc(scalars(found), scalars(sets.clean))
     return [
         name,
         attack,
         str(len(found)),
-        *areas,
-        share([(one.scalar or 0) > limit for one in found]),
-        share([bool(one.reference and one.reference.flagged) for one in found]),
-        share([bool(one.calibrated and one.calibrated.flagged) for one in found]),
-        foremost,
-        f"{np.median([one.seconds for one in found]):.0f}",
+        f"{100 * min(one.asr or 0 for one in found):.0f} up",
+        f"{area:.2f}",
+        f"{low:.2f} to {high:.2f}",
+        share([one.scalar > threshold(sets.clean) for one in found]),
+        *rules,
+        share([one.evidence.foremost == TARGET for one in found]),
+        seconds,
     ]
 
 
@@ -143,13 +153,12 @@ def rows(sets: dict[str, Sets]) -> list[list[str]]:
     """Each attack, all of them together, then clean models, of each detector."""
     table = []
     for name, one in sets.items():
-        if not (one.victims and one.clean and one.calibration):
+        if not (one.victims and one.clean):
             continue
-        limit = threshold(one.calibration)
-        parts = {**one.victims, "all": [e for held in one.victims.values() for e in held]}
-        for attack, found in parts.items():
-            table.append(row(name, attack, found, one, limit))
-        table.append(row(name, f"clean (threshold {limit:.3g})", one.clean, one, limit))
+        together = [found for several in one.victims.values() for found in several]
+        for attack, found in {**one.victims, "all": together}.items():
+            table.append(row(name, attack, found, one))
+        table.append(row(name, "clean", one.clean, one))
     return table
 
 
@@ -160,7 +169,6 @@ def main() -> None:
     parser.add_argument("--attacks", nargs="+", default=list(ATTACKS))
     parser.add_argument("--victims", type=int, default=20, help="over all attacks")
     parser.add_argument("--clean", type=int, default=20)
-    parser.add_argument("--calibration", type=int, default=20)
     parser.add_argument("--table-only", action="store_true", help="of what is there already")
     parser.add_argument("overrides", nargs="*")
     chosen = parser.parse_args()
@@ -168,17 +176,18 @@ def main() -> None:
     options = [f"dataset={chosen.dataset}", f"paths.outputs={outputs}", "pictures=false"]
     counts = dealt(chosen.attacks, chosen.victims)
     if not chosen.table_only:
-        run_grids(counts, chosen.clean, chosen.calibration, [*options, *chosen.overrides])
+        run_grids(counts, chosen.clean, [*options, *chosen.overrides])
     records = [one for one in collect(outputs).values() if one.task == "inspect"]
     command = " ".join(["python -m benchmarks.detectors", *sys.argv[1:]])
     text = [
         f"# {chosen.name}: what detectors tell of victims and of clean models",
         "AUC of each detector's scalar, victims against clean models of other seeds, with the 95 % "
-        "interval over models drawn with replacement. The calibrated threshold is what the clean "
-        "models that calibrate, of further seeds, exceed in 5 % of all cases. The paper's rule and "
-        "the house rule (`conf/detector`) stand beside it: on clean models each sign is a false "
-        "alarm. `target is foremost`: the class that stands out most is the attacker's. Seconds "
-        "are medians.",
+        "interval over models drawn with replacement. `found at 5 % false alarms`: over what one of "
+        "twenty of these clean models exceeds, a point of the ROC curve and no rule that was set "
+        "before. The paper's rule and the house rule (`conf/detector`; calibrated by the number of "
+        "classes, without any model) were: on clean models each of their signs is a false alarm. "
+        "`target is foremost`: the class that stands out most is the attacker's. ASR is that of the "
+        "weakest victim. Seconds are medians.",
         f"Made on {date.today()} by `{command}`, {machine()}.",
         markdown(HEADS, rows(by_detector(records))),
     ]

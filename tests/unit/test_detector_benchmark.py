@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from backdoor_lab.records import Evidence, Inspection, Rule
-from benchmarks.detectors import auc, by_detector, dealt, rows, threshold
+from benchmarks.detectors import Found, auc, by_detector, dealt, rows, threshold
 from tests.records import record
 
 
@@ -14,14 +14,12 @@ def evidence(scalar, foremost="3"):
     return Evidence("not flagged", "", None, {}, foremost, scalar, usual, rule, seconds=2.0)
 
 
-def test_a_threshold_is_what_one_clean_model_in_twenty_exceeds():
-    draw = np.random.default_rng(0)
-    above = []
-    for _ in range(2000):
-        found = [evidence(one) for one in draw.normal(size=39)]
-        above.append(draw.normal() > threshold(found))
-    assert np.mean(above) == pytest.approx(0.05, abs=0.015)
-    assert threshold([evidence(one) for one in (1.0, 2.0)]) == 2
+@pytest.mark.parametrize(("clean", "above"), [(20, 1), (40, 2), (19, 0), (2, 0)])
+def test_a_threshold_is_what_one_clean_model_in_twenty_exceeds(clean, above):
+    found = [
+        Found(evidence(float(one)), None) for one in np.random.default_rng(0).permutation(clean)
+    ]
+    assert sum(one.scalar > threshold(found) for one in found) == above
 
 
 def test_an_area_and_its_interval():
@@ -42,11 +40,10 @@ def test_a_row_each_attack_and_one_of_clean_models():
 
     records = [
         held("badnets", 0, 9.0, "0"), held("badnets", 1, 1.0, "5"), held("none", 10, 2.5, "1"),
-        held("none", 100, 3.0, "1"), held("none", 101, 1.0, "1"),
+        held("none", 11, 3.0, "1"), held("none", 12, 1.0, "1"),
     ]  # fmt: skip
-    table = rows(by_detector(records))
-    assert [line[1] for line in table] == ["badnets", "all", "clean (threshold 3)"]
-    assert table[0][2] == "2"
-    assert table[0][3] == "0.50"
-    assert table[0][5:9] == ["1 of 2", "1 of 2", "1 of 2", "1 of 2"]
-    assert table[-1][5:8] == ["0 of 1", "1 of 1", "0 of 1"]
+    first, everything, clean = rows(by_detector(records))
+    assert [line[1] for line in (first, everything, clean)] == ["badnets", "all", "clean"]
+    assert first[2:5] == ["2", "94 up", "0.58"]
+    assert first[6:10] == ["1 of 2", "1 of 2", "1 of 2", "1 of 2"]
+    assert clean[7:9] == ["2 of 3", "0 of 3"]

@@ -1,4 +1,4 @@
-"""torchvision's mobile networks and EfficientNets: layers are numbered as they follow each other."""
+"""torchvision's mobile networks: the numbers of their layers are the order of ours."""
 
 from __future__ import annotations
 
