@@ -182,12 +182,12 @@ def main() -> None:
     text = [
         f"# {chosen.name}: what detectors tell of victims and of clean models",
         "AUC of each detector's scalar, victims against clean models of other seeds, with the 95 % "
-        "interval over models drawn with replacement. `found at 5 % false alarms`: over what one of "
-        "twenty of these clean models exceeds, a point of the ROC curve and no rule that was set "
+        "interval over models drawn with replacement. `found at 5 % false alarms`: over what one "
+        "in twenty of these clean models exceeds, a point of the ROC curve, no rule that was set "
         "before. The paper's rule and the house rule (`conf/detector`; calibrated by the number of "
         "classes, without any model) were: on clean models each of their signs is a false alarm. "
-        "`target is foremost`: the class that stands out most is the attacker's. ASR is that of the "
-        "weakest victim. Seconds are medians.",
+        "`target is foremost`: the class that stands out most is the attacker's. ASR is that of "
+        "the weakest victim. Seconds are medians.",
         f"Made on {date.today()} by `{command}`, {machine()}.",
         markdown(HEADS, rows(by_detector(records))),
     ]
