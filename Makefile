@@ -7,7 +7,7 @@ export MALLOC_TOP_PAD_ = 268435456
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test lint acceptance dashboard clean
+.PHONY: help setup demo suspect test lint acceptance dashboard clean
 
 help: ## list these targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -22,6 +22,9 @@ setup: .venv/.done ## make .venv with the locked versions
 
 demo: setup ## WaNet on real handwritten digits, purified by UniBP with printed ones
 	$(BIN)/python run.py experiment=demo
+
+suspect: setup ## a backdoored model that others might have handed to you, in outputs/suspect
+	$(BIN)/python -m benchmarks.suspect outputs/suspect
 
 test: setup ## all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-DRAWN = "return typeof stale === 'object' && stale.size === 0"
-READY = "return typeof stale === 'object' && [...stale].every((one) => one === LAZY)"
+DRAWN = "return !stale.has(arguments[0])"
+READY = "return typeof stale === 'object' && [...stale].every((one) => LAZY.includes(one))"
 LACKING = "needs Debian's chromium and chromium-driver, and the package selenium (extra dev)"
 
 
@@ -56,3 +56,15 @@ def wait_until(driver: Any, script: str, *arguments: object, seconds: float = 12
 
     waiting = WebDriverWait(driver, seconds, poll_frequency=0.02)
     waiting.until(lambda found: found.execute_script(script, *arguments))
+
+
+def scroll_to(driver: Any, section: str) -> None:
+    """Until what is drawn only when it comes near is drawn."""
+    driver.execute_script("document.getElementById(arguments[0]).scrollIntoView()", section)
+    wait_until(driver, DRAWN, section)
+
+
+def scroll_down(driver: Any) -> None:
+    """To all that is drawn only when it comes near."""
+    for section in driver.execute_script("return LAZY"):
+        scroll_to(driver, section)

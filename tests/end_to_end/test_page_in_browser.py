@@ -6,7 +6,7 @@ import pytest
 
 from backdoor_lab.evaluation.scores import Scores
 from backdoor_lab.reports.page import read_runs, write_page
-from benchmarks.browser import DRAWN, READY, chromium, look_like, wait_until, why_not
+from benchmarks.browser import READY, chromium, look_like, scroll_down, wait_until, why_not
 from tests.pages import leave
 from tests.records import record
 
@@ -78,15 +78,9 @@ def tick(driver, facet, value):
     wait_until(driver, READY)
 
 
-def show_all(driver):
-    """Scroll to what is drawn only when it comes near."""
-    driver.execute_script("document.getElementById(LAZY).scrollIntoView()")
-    wait_until(driver, DRAWN)
-
-
 def test_it_opens_without_an_error_and_without_a_network(opened):
     driver = opened()
-    show_all(driver)
+    scroll_down(driver)
     told = [one for one in driver.get_log("browser") if one["level"] == "SEVERE"]
     assert not told
     names = "return performance.getEntriesByType('resource').map(one => one.name)"
@@ -99,7 +93,7 @@ def test_it_opens_without_an_error_and_without_a_network(opened):
 
 def test_what_a_record_says_does_not_run(opened):
     driver = opened()
-    show_all(driver)
+    scroll_down(driver)
     assert driver.title == "Backdoor purification: results"
     assert HOSTILE in driver.find_element("id", "troubles").text
     assert not driver.execute_script("return document.querySelectorAll('main img').length")
@@ -168,7 +162,7 @@ def test_tables_sort(opened):
 
 def test_a_phone_scrolls_down_only(opened, browser, index):
     driver = opened(width=390, height=844)
-    show_all(driver)
+    scroll_down(driver)
     width = "return document.documentElement.scrollWidth"
     assert driver.execute_script(width) == 390
     driver.get(next((index.parent / "runs").rglob("*unibp*/*.html")).as_uri())

@@ -47,19 +47,31 @@ const DRAWN = {
 const colouring = () => Number(section("colour").value);
 let shown = { runs: [], groups: [], sweeps: [], troubles: [] };
 const stale = new Set(); // sections that do not show yet what they ought to
-const LAZY = "parallel"; // WebGL, slow where there is no GPU: drawn when it comes near
-let near = false;
+const LAZY = ["sweeps", "costs", "parallel"]; // figures that are drawn when they come near
+const near = new Set();
 let drawing = null;
 
 /** Draw the next section, and then the others, each when the page has answered its reader. */
 function drawNext() {
-  const id = [...stale].find((one) => one !== LAZY || near);
+  const ids = [...stale];
+  const id = ids.find((one) => !LAZY.includes(one)) ?? ids.find((one) => near.has(one));
   drawing = null;
-  if (id === undefined) return;
+  if (id === undefined) return watched.forEach((one) => watch.observe(one));
   stale.delete(id);
   DRAWN[id](shown);
   drawing = setTimeout(drawNext);
 }
+
+/** Knows what is near once the tables are there: without them all that follows would be. */
+const watch = new IntersectionObserver(
+  (entries) => {
+    for (const { target, isIntersecting } of entries)
+      isIntersecting ? near.add(target.id) : near.delete(target.id);
+    if (near.size && drawing === null) drawNext();
+  },
+  { rootMargin: "50% 0px" },
+);
+const watched = LAZY.map(section);
 
 function update() {
   const wanted = ticked();
@@ -107,11 +119,6 @@ function start() {
   section("measure").addEventListener("change", () => redraw(["heat"]));
   dark.addEventListener("change", () => redraw());
   update();
-  const watch = new IntersectionObserver(([entry]) => {
-    near = entry.isIntersecting;
-    if (near && drawing === null) drawNext();
-  });
-  watch.observe(section(LAZY));
 }
 
 start();
