@@ -22,6 +22,7 @@ from pathlib import Path
 from backdoor_lab.config import ROOT
 from backdoor_lab.records import Record, collect, mean_sd
 from benchmarks.common import machine, markdown, names
+from benchmarks.kept import kept
 
 ATTACKS = "attack=badnets,wanet,sig"
 WITHOUT_DATA = ["clp", "cc", "aft"]
@@ -83,9 +84,13 @@ def main() -> None:
     parser.add_argument("--table-only", action="store_true", help="of what is there already")
     chosen = parser.parse_args()
     outputs = ROOT / "outputs" / f"acceptance_{chosen.dataset}"
-    if not chosen.table_only:
-        run_grids(TABLES[chosen.table], outputs, chosen.dataset, chosen.seeds)
-    kept = [record for record in collect(outputs).values() if belongs(record, TABLES[chosen.table])]
+    grids = TABLES[chosen.table]
+    with kept(outputs):
+        if not chosen.table_only:
+            run_grids(grids, outputs, chosen.dataset, chosen.seeds)
+    found = [
+        record for record in collect(outputs).values() if belongs(record, TABLES[chosen.table])
+    ]
     text = [
         f"# {chosen.dataset}: defenses and their controls",
         "Mean ± standard deviation over n seeds, percent; `target` and `worst` are the accuracy on "
@@ -93,7 +98,7 @@ def main() -> None:
         "was forgotten is no purification. Seconds are the defense's own, MB what it held at most.",
         f"Made on {date.today()} by `python -m benchmarks.acceptance --table {chosen.table} "
         f"--dataset {chosen.dataset} --seeds {chosen.seeds}`, {machine()}.",
-        table(kept),
+        table(found),
     ]
     file = Path(__file__).with_name(f"{chosen.table}_{chosen.dataset}.md")
     file.write_text("\n\n".join(text) + "\n")

@@ -28,6 +28,7 @@ from sklearn.metrics import roc_auc_score
 from backdoor_lab.config import ROOT
 from backdoor_lab.records import Evidence, Record, collect
 from benchmarks.common import machine, markdown
+from benchmarks.kept import kept
 
 ATTACKS = ("badnets", "blended", "wanet", "sig", "input_aware", "trojan")
 CLEAN = 10  # first seed
@@ -175,8 +176,9 @@ def main() -> None:
     outputs = ROOT / "outputs" / f"detectors_{chosen.name}"
     options = [f"dataset={chosen.dataset}", f"paths.outputs={outputs}", "pictures=false"]
     counts = dealt(chosen.attacks, chosen.victims)
-    if not chosen.table_only:
-        run_grids(counts, chosen.clean, [*options, *chosen.overrides])
+    with kept(outputs):
+        if not chosen.table_only:
+            run_grids(counts, chosen.clean, [*options, *chosen.overrides])
     records = [one for one in collect(outputs).values() if one.task == "inspect"]
     command = " ".join(["python -m benchmarks.detectors", *sys.argv[1:]])
     text = [

@@ -25,6 +25,7 @@ from backdoor_lab.papers import Printed, printed
 from backdoor_lab.records import Record, collect
 from backdoor_lab.reports.table import rate
 from benchmarks.common import machine, markdown, names
+from benchmarks.kept import kept
 
 ATTACKS = "badnets,blended,wanet,sig"
 WITHOUT_DATA = ["clp", "cc", "aft"]
@@ -152,9 +153,10 @@ def main() -> None:
     parser.add_argument("--table-only", action="store_true", help="of what is there already")
     chosen, more = parser.parse_known_args()
     common = overrides(chosen.data.resolve(), chosen.outputs.resolve())
-    for grid in () if chosen.table_only else PARTS[chosen.part]:
-        command = [sys.executable, "run.py", "-m", *grid, *common, *more]
-        subprocess.run(command, cwd=ROOT, check=False)  # what failed is told, and left out
+    with kept(chosen.outputs):
+        for grid in () if chosen.table_only else PARTS[chosen.part]:
+            command = [sys.executable, "run.py", "-m", *grid, *common, *more]
+            subprocess.run(command, cwd=ROOT, check=False)  # what failed is told, and left out
     found = [one for one in collect(chosen.outputs / "runs").values() if one.purified]
     told = f"python -m benchmarks.photographs --data DIR --part {chosen.part}"
     Path(__file__).with_suffix(".md").write_text(report(found, told))

@@ -1,0 +1,70 @@
+"""Records that outlive their folder: `benchmarks/records/<name>.jsonl`, a line a run.
+
+    python -m benchmarks.kept outputs/detectors_digits      # keep what is there now
+
+A benchmark whose results are gone lays its kept records first, and so goes on where it stopped: a
+record whose code or data have changed since is stale, as any other, and its run is repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from backdoor_lab.records.record import RESULT
+
+RECORDS = Path(__file__).with_name("records")
+
+
+@contextmanager
+def kept(outputs: Path) -> Iterator[None]:
+    """With the kept records in `outputs`; keeps what is there in the end, also of a failed grid."""
+    lay(outputs)
+    try:
+        yield
+    finally:
+        keep(outputs)
+
+
+def keep(outputs: Path) -> Path:
+    """Write the records below `outputs` beside those that are kept already; gives the file."""
+    file = RECORDS / f"{outputs.name}.jsonl"
+    found = read(file)
+    for result in outputs.rglob(RESULT):
+        text = result.read_text().replace(str(outputs.resolve()), f"outputs/{outputs.name}")
+        found[str(result.parent.relative_to(outputs))] = json.loads(text)
+    lines = [json.dumps({"folder": name, "record": found[name]}) for name in sorted(found)]
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("".join(f"{line}\n" for line in lines))
+    return file
+
+
+def lay(outputs: Path) -> None:
+    """Write the kept records that `outputs` lacks."""
+    for name, record in read(RECORDS / f"{outputs.name}.jsonl").items():
+        result = outputs / name / RESULT
+        if not result.exists():
+            result.parent.mkdir(parents=True, exist_ok=True)
+            result.write_text(json.dumps(record, indent=2))
+
+
+def read(file: Path) -> dict[str, Any]:
+    """Records by the folder that each lay in; none where there is no file."""
+    if not file.exists():
+        return {}
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    return {line["folder"]: line["record"] for line in lines}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("outputs", type=Path)
+    keep(parser.parse_args().outputs)
+
+
+if __name__ == "__main__":
+    main()
