@@ -8,7 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 DRAWN = "return !stale.has(arguments[0])"
-READY = "return typeof stale === 'object' && [...stale].every((one) => LAZY.includes(one))"
+TABLES = "return performance.getEntriesByName('tables')[0].startTime / 1000"
+READY = """
+if (typeof stale !== "object" || typeof Plotly !== "object" || near.size === 0) return false;
+return ![...stale].some((one) => near.has(one) || !FIGURES.includes(one))"""
 LACKING = "needs Debian's chromium and chromium-driver, and the package selenium (extra dev)"
 
 
@@ -66,5 +69,5 @@ def scroll_to(driver: Any, section: str) -> None:
 
 def scroll_down(driver: Any) -> None:
     """To all that is drawn only when it comes near."""
-    for section in driver.execute_script("return LAZY"):
+    for section in driver.execute_script("return FIGURES"):
         scroll_to(driver, section)

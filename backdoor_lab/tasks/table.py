@@ -58,8 +58,9 @@ class Tables(Look):
         if self.layout.printed:
             beside = f"{title}: what is printed, and what came of it here"
             kind, *_ = comments(CONF / "size" / f"{size}.yaml")
-            command = f"Made by `python run.py -m experiment={name} size={size}`."
-            notes = [command, f"Size {size}: {kind}", *about]
+            typed = [one for one in hydra.overrides.task if not own(one)]
+            command = shlex.join(["python", "run.py", "-m", *typed])
+            notes = [f"Made by `{command}`.", f"Size {size}: {kind}", *about]
             alike = [without(place, hydra.sweeper.get("instead") or {}) for place in places]
             sheets.append(comparison(beside, printed(*self.layout.printed), alike, notes))
         files = write(sheets, outputs / REPORTS / "tables" / f"{name}-{size}")
@@ -70,9 +71,12 @@ class Tables(Look):
 def cells_of(hydra: HydraConf, paths: dict[str, str | None]) -> list[tuple[str, ...]]:
     """The overrides of each cell of the grid that a command without `-m` names."""
     grids = swept(OmegaConf.create({"hydra": hydra, "paths": paths}))
-    return combinations(
-        [one for one in grid if parsed(one).key_or_group not in OWN] for grid in grids
-    )
+    return combinations([one for one in grid if not own(one)] for grid in grids)
+
+
+def own(override: str) -> bool:
+    """Whether it is of this command, and not of the grid's."""
+    return parsed(override).key_or_group.partition(".")[0] in OWN
 
 
 def place_of(overrides: tuple[str, ...], checker: Checker) -> Place:

@@ -47,22 +47,31 @@ const DRAWN = {
 const colouring = () => Number(section("colour").value);
 let shown = { runs: [], groups: [], sweeps: [], troubles: [] };
 const stale = new Set(); // sections that do not show yet what they ought to
-const LAZY = ["sweeps", "costs", "parallel"]; // figures that are drawn when they come near
+const FIGURES = ["trade", "sweeps", "costs", "parallel"]; // drawn when they come near
 const near = new Set();
 let drawing = null;
 
 /** Draw the next section, and then the others, each when the page has answered its reader. */
 function drawNext() {
   const ids = [...stale];
-  const id = ids.find((one) => !LAZY.includes(one)) ?? ids.find((one) => near.has(one));
+  const id = ids.find((one) => !FIGURES.includes(one)) ?? ids.find((one) => near.has(one));
   drawing = null;
-  if (id === undefined) return watched.forEach((one) => watch.observe(one));
+  if (id === undefined) return fetchPlotly();
   stale.delete(id);
   DRAWN[id](shown);
   drawing = setTimeout(drawNext);
 }
 
-/** Knows what is near once the tables are there: without them all that follows would be. */
+/** Once the tables can be read: it takes seconds. Figures are drawn from then on. */
+function fetchPlotly() {
+  if (document.readyState !== "complete") return addEventListener("load", fetchPlotly);
+  if (section("plotly")) return;
+  performance.mark("tables");
+  const script = element("script", { id: "plotly", src: section("plotly-file").href });
+  script.addEventListener("load", () => FIGURES.forEach((id) => watch.observe(section(id))));
+  document.head.append(script);
+}
+
 const watch = new IntersectionObserver(
   (entries) => {
     for (const { target, isIntersecting } of entries)
@@ -71,7 +80,6 @@ const watch = new IntersectionObserver(
   },
   { rootMargin: "50% 0px" },
 );
-const watched = LAZY.map(section);
 
 function update() {
   const wanted = ticked();
