@@ -168,12 +168,17 @@ def test_unlearning_ends_at_its_cap(model, learnt):
     assert after > before
 
 
-def test_chance_is_a_tenth_or_a_class_s_share(model, aux, monkeypatch):
+def test_chance_is_what_calling_all_images_the_same_gives(model, aux, monkeypatch):
     limits = []
     monkeypatch.setattr(Unlearning, "on_train_epoch_end", lambda self: limits.append(self.chance))
     defense(unlearn_epochs=1).unlearn(model, aux.data)
     defense(unlearn_epochs=1, chance=0.2).unlearn(model, aux.data)
-    assert limits == [0.5, 0.2]  # of two classes
+    zeros, ones = ((aux.data.labels == label).nonzero().flatten() for label in (0, 1))
+    few = aux.data.take(torch.cat([zeros[:5], ones[:8]]))
+    defense(unlearn_epochs=1).unlearn(model, few)
+    assert limits == [0.5, 0.2, 0.615385]  # of two classes
+    model.head.bias.data[1] = 1e6
+    assert ENGINE.accuracy(model, few) == 0.615385
 
 
 def gradients(model, batch):

@@ -3,10 +3,12 @@
 Paper     Lin et al., "Unveiling and Mitigating Backdoor Vulnerabilities based on Unlearning Weight
           Changes and Backdoor Activeness", NeurIPS 2024
 Differs   from the authors' code: one ratio of neurons, where the code tries eleven and shows the
-          test results of each; unlearning stops at chance on images without augmentation; batches
-          in random order; scores in full precision; shortcuts are told by structure, not by name;
-          running statistics learn from the first pass of a step, not from a third one after it;
-          exactly `epochs` epochs, not one more; a gradient of zero is no division by zero; bf16
+          test results of each; unlearning stops at chance on images without augmentation, which is
+          the share of the most frequent class where that exceeds the code's 0.1: a model that calls
+          all of few images the same would go on until it diverges; batches in random order; scores
+          in full precision; shortcuts are told by structure, not by name; running statistics learn
+          from the first pass of a step, not from a third one after it; exactly `epochs` epochs, not
+          one more; a gradient of zero is no division by zero; bf16
 """
 
 from __future__ import annotations
@@ -53,7 +55,8 @@ class TSBD(Defense):
         weights: share of the weights in them that become zero, by their own change.
         unlearn_lr: of SGD up the cross-entropy.
         unlearn_epochs: passes over the images at most.
-        chance: accuracy on the images at which it ends; None: the larger of 0.1 and 1 / classes.
+        chance: accuracy on the images at which it ends; None: the larger of 0.1 and the share of
+            the most frequent class.
         r: how far each tensor climbs for the second gradient of a tuning step.
         alpha: weight of that gradient; 0: plain fine-tuning.
         epochs: passes over the images while tuning.
@@ -126,8 +129,8 @@ class TSBD(Defense):
         """`copy` after it has unlearnt to classify `data`."""
         module = Unlearning(copy, self.unlearning, self.crop_flip, self.seed)
         module.engine, module.data = self.engine, data
-        classes = len(self.spec.classes)
-        module.chance = max(0.1, 1 / classes) if self.chance is None else self.chance
+        largest = round(int(data.labels.bincount().max()) / len(data), 6)  # as accuracies are
+        module.chance = max(0.1, largest) if self.chance is None else self.chance
         self.engine.fit(module, data, "tsbd unlearning")
         self.details = {"unlearnt_accuracy": module.accuracy, "unlearn_epochs": module.epochs}
         return copy
