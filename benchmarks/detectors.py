@@ -180,7 +180,8 @@ def main() -> None:
         if not chosen.table_only:
             run_grids(counts, chosen.clean, [*options, *chosen.overrides])
     records = [one for one in collect(outputs).values() if one.task == "inspect"]
-    command = " ".join(["python -m benchmarks.detectors", *sys.argv[1:]])
+    typed = [one for one in sys.argv[1:] if one != "--table-only"]
+    command = " ".join(["python -m benchmarks.detectors", *typed])
     text = [
         f"# {chosen.name}: what detectors tell of victims and of clean models",
         "AUC of each detector's scalar, victims against clean models of other seeds, with the 95 % "
