@@ -126,7 +126,7 @@ def share(hits: Sequence[bool]) -> str:
 def row(name: str, attack: str, found: Sequence[Found], sets: Sets) -> list[str]:
     """Of victims beside the clean models; of these themselves without ASR, AUC and target."""
     rules = [
-        share([bool(one and one.flagged) for one in several])
+        share([bool(one and one.flagged) for one in several]) if any(several) else "–"
         for several in (
             [one.evidence.reference for one in found],
             [one.evidence.calibrated for one in found],
