@@ -106,6 +106,7 @@ def running(draw: random.Random, folder: Path, sound: Sound) -> Path:
     target = f"open({str(folder / MARKER)!r}, 'w').close()"
     shell = f"touch '{folder / MARKER}'"
     rebuild = torch._utils._rebuild_parameter_with_state
+    # What a hostile file would have called; it is written here, and called nowhere.
     call = draw.choice([
         Call(os.system, shell), Call(exec, target), Call(eval, target),
         Call(getattr, Call(__import__, "os"), "system"),

@@ -31,13 +31,18 @@ def kept(outputs: Path) -> Iterator[None]:
 
 
 def keep(outputs: Path) -> Path:
-    """Write the records below `outputs` beside those that are kept already; gives the file."""
+    """Write the records below `outputs` beside those that are kept already; gives the file.
+
+    The newest come last, since of one cell the newest counts: they are laid in this order.
+    """
     file = RECORDS / f"{outputs.name}.jsonl"
     found = read(file)
-    for result in outputs.rglob(RESULT):
+    for result in sorted(outputs.rglob(RESULT), key=lambda result: result.stat().st_mtime):
         text = result.read_text().replace(str(outputs.resolve()), f"outputs/{outputs.name}")
-        found[str(result.parent.relative_to(outputs))] = json.loads(text)
-    lines = [json.dumps({"folder": name, "record": found[name]}) for name in sorted(found)]
+        name = str(result.parent.relative_to(outputs))
+        found.pop(name, None)
+        found[name] = json.loads(text)
+    lines = [json.dumps({"folder": name, "record": one}) for name, one in found.items()]
     file.parent.mkdir(exist_ok=True)
     file.write_text("".join(f"{line}\n" for line in lines))
     return file

@@ -151,6 +151,7 @@ TORCHVISION = {
     "mobilenet_v3_large": "mobilenetv3_large_100",
     "mobilenet_v3_small": "mobilenetv3_small_100",
     "efficientnet_b0": "efficientnet_b0",
+    "efficientnet_v2_s": "efficientnetv2_s",
 }
 
 
@@ -179,6 +180,16 @@ def test_torchvision_s_weights_give_the_same_answers_in_timm_s_architecture(tmp_
     images = torch.rand(2, 3, 64, 64)
     expected = net(images)
     assert torch.allclose(expected, ours(images), rtol=1e-4, atol=1e-5 * expected.std().item())
+
+
+@pytest.mark.parametrize("theirs", [f"efficientnet_b{size}" for size in range(1, 8)])
+def test_deep_efficientnets_normalise_as_torchvision_s_do(theirs):
+    with torch.device("meta"):
+        net = torchvision.models.get_model(theirs, num_classes=3)
+    shapes = {name: tuple(one.shape) for name, one in net.state_dict().items()}
+    _, own = fitted(readings(shapes), shapes, ModelFactory(theirs))
+    (eps,) = {one.eps for one in net.modules() if isinstance(one, torch.nn.BatchNorm2d)}
+    assert own.options.get("bn_eps", 1e-5) == eps
 
 
 def test_torchvision_s_vggs_have_matrices_where_timm_s_have_convolutions():

@@ -83,6 +83,10 @@ def saved(folder, value, name="model.pt"):
     return folder / name
 
 
+def handed_back(folder):
+    return torch.load(folder / "model" / "state_dict.pt", weights_only=True)
+
+
 def reached(net, count=60, seed=1):
     """Accuracy of a stranger's network on images like those of the folder."""
     images, labels = colours(count, 32, seed)
@@ -101,7 +105,7 @@ def test_torchvision_s_resnet_comes_back_under_its_own_names(run, resnet, tmp_pa
     assert record.details["aux"]["size"] == 48
     assert record.details["victim"]["accuracy_on_train"] == pytest.approx(reached(resnet), abs=0.1)
     back = torchvision_resnet().eval()
-    back.load_state_dict(torch.load(folder / "model" / "state_dict.pt")["state_dict"])
+    back.load_state_dict(handed_back(folder)["state_dict"])
     state = load_file(folder / "model" / "model.safetensors")
     assert state.keys() == back.state_dict().keys()
     mine, mean = load_purified(folder), torch.tensor(MEAN).view(1, -1, 1, 1)
@@ -117,7 +121,7 @@ def test_torchvision_s_resnet_comes_back_under_its_own_names(run, resnet, tmp_pa
 def test_nothing_is_lost_on_the_way(run, bench, tmp_path):
     record, folder = run(saved(tmp_path, bench_result(bench)), "preact_resnet18_narrow",
                          "export=model")  # fmt: skip
-    back = torch.load(folder / "model" / "state_dict.pt")["model"]
+    back = handed_back(folder)["model"]
     assert set(back) == set(bench.state_dict())
     for name, weights in bench.state_dict().items():
         assert torch.equal(back[name], weights), name
@@ -209,7 +213,7 @@ def test_a_permuted_order_is_recognised_and_can_be_stated(run, bench, tmp_path):
         path, "preact_resnet18_narrow", "dataset.classes=[red,blue,green]", "export=model"
     )
     assert record.victim.acc > 0.9
-    back = torch.load(folder / "model" / "state_dict.pt")
+    back = handed_back(folder)
     assert torch.equal(back["linear.weight"], state["linear.weight"])
 
 

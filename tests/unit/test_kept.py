@@ -34,12 +34,12 @@ def test_what_is_gone_is_laid_again(outputs):
 def test_newer_results_take_the_place_of_kept_ones(outputs):
     record(seed=0).write(outputs / "runs" / "a")
     kept.keep(outputs)
-    record(seed=1).write(outputs / "runs" / "a")
     record(seed=2).write(outputs / "runs" / "b")
+    record(seed=1).write(outputs / "runs" / "a")
     file = kept.keep(outputs)
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert [(line["folder"], line["record"]["seed"]) for line in lines] == [
-        ("runs/a", 1), ("runs/b", 2),
+        ("runs/b", 2), ("runs/a", 1),
     ]  # fmt: skip
     kept.lay(outputs)  # over what is there
     assert read_record(outputs / "runs" / "a").seed == 1

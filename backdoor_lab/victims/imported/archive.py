@@ -34,7 +34,8 @@ def pickle_of(path: Path, stream: BinaryIO, size: int) -> bytes:
         stream.seek(found[0].header_offset + 26)
         stream.seek(sum(struct.unpack("<HH", stream.read(4))), io.SEEK_CUR)
         return stream.read(found[0].file_size)
-    except (zipfile.BadZipFile, struct.error, ValueError, OSError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, struct.error, ValueError, OSError, RuntimeError) as error:
+        # zipfile's word for a version of the format that it does not read is a RuntimeError
         raise Refused(f"is a damaged zip archive ({shown(str(error))})") from None
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 NAMED = 5  # of what a pickle names
+# The lines below are shown to the owner of a file, for a sandbox of theirs; nothing here runs them.
 SAVE = "save_file({k: v.contiguous().clone() for k, v in %s.items()}, 'model.safetensors')"
 TORCH = "import torch; from safetensors.torch import save_file"
 MODULE = (TORCH, "m = torch.load(%s, map_location='cpu', weights_only=False)",

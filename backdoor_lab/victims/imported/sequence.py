@@ -7,7 +7,8 @@ from typing import Any
 from backdoor_lab.victims.imported.layout import Shapes
 
 BODY, HEAD = "features", "classifier"
-EPS = 1e-3  # of the BatchNorm of torchvision's MobileNetV3; timm's has 1e-5
+EPS = 1e-3  # of BatchNorm in torchvision's MobileNetV3 and its EfficientNets above B4; timm 1e-5
+B4 = 257  # layers of EfficientNet-B4
 
 
 def in_sequence(way: dict[str, str], expected: Shapes) -> dict[str, str]:
@@ -44,5 +45,6 @@ def place(layer: str) -> list[tuple[bool, int, str]]:
 
 def options_of(way: dict[str, str]) -> dict[str, Any]:
     """What timm's model must be told to compute as the file's does."""
-    two = sum(split(name)[0].startswith(f"{HEAD}.") for name in way if name.endswith(".weight")) > 1
-    return {"bn_eps": EPS} if two else {}
+    layers = {split(name)[0] for name in way}
+    two_heads = sum(layer.startswith(f"{HEAD}.") for layer in layers) > 1  # MobileNetV3
+    return {"bn_eps": EPS} if two_heads or len(layers) > B4 else {}
