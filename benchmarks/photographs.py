@@ -2,6 +2,7 @@
 
     python -m benchmarks.photographs --data DIR               # reserved images, every defense
     python -m benchmarks.photographs --data DIR --part beside  # external images, a second seed
+    python -m benchmarks.photographs --data DIR --attacks sig  # a victim and what is done to it
 
 Wants `DIR/cifar10/{train,test}/<class>/*` and `DIR/external-cifar10/<class>/*`. Runs the grids
 through the command line (finished cells are not repeated), reads their records and writes
@@ -32,16 +33,16 @@ WITHOUT_DATA = ["clp", "cc", "aft"]
 WITH_DATA = ",".join(names("defense", without=["none", *WITHOUT_DATA]))
 SOME = "ft_matched,ft_tuned,unibp,unibp_random,bcu"
 PARTS = {
-    "victims": [["task=victim", "attack=none," + ATTACKS]],
+    "victims": [["task=victim"]],
     "reserved": [
-        [f"attack={ATTACKS}", f"defense={WITH_DATA}", "aux=reserved"],
-        [f"attack={ATTACKS}", f"defense={','.join(WITHOUT_DATA)}", "aux=none"],
+        [f"defense={WITH_DATA}", "aux=reserved"],
+        [f"defense={','.join(WITHOUT_DATA)}", "aux=none"],
     ],
     "beside": [
-        [f"attack={ATTACKS}", f"defense={SOME}", "aux=external"],
-        [f"attack={ATTACKS}", "defense=ft", "aux=external", "calibration=none,gic"],
-        [f"attack={ATTACKS}", f"defense={SOME}", "aux=reserved", "seed=1"],
-        [f"attack={ATTACKS}", "defense=cc", "aux=none", "seed=1"],
+        [f"defense={SOME}", "aux=external"],
+        ["defense=ft", "aux=external", "calibration=none,gic"],
+        [f"defense={SOME}", "aux=reserved", "seed=1"],
+        ["defense=cc", "aux=none", "seed=1"],
     ],
 }
 PRINTED = (("unibp", "1", {"aux_ratio": "0.1"}), ("cc", "3", {}), ("bcu", "1", {"variant": ""}))
@@ -149,13 +150,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--part", choices=PARTS, default="reserved")
+    parser.add_argument("--attacks", default=ATTACKS)
     parser.add_argument("--outputs", type=Path, default=ROOT / "outputs" / "photographs")
     parser.add_argument("--table-only", action="store_true", help="of what is there already")
     chosen, more = parser.parse_known_args()
+    attacks = f"attack={chosen.attacks}"
     common = overrides(chosen.data.resolve(), chosen.outputs.resolve())
     with kept(chosen.outputs):
         for grid in () if chosen.table_only else PARTS[chosen.part]:
-            command = [sys.executable, "run.py", "-m", *grid, *common, *more]
+            command = [sys.executable, "run.py", "-m", attacks, *grid, *common, *more]
             subprocess.run(command, cwd=ROOT, check=False)  # what failed is told, and left out
     found = [one for one in collect(chosen.outputs / "runs").values() if one.purified]
     told = f"python -m benchmarks.photographs --data DIR --part {chosen.part}"

@@ -81,7 +81,7 @@ def answered(model, count=80):
     with torch.no_grad():
         logits = model(images.float() / 255)
         gap = logits[:, 0] - logits[:, 1]
-        model.head.bias[0] -= gap.median()
+        model.head.bias[0] -= gap.quantile(0.5)  # between two images: on one, rounding decides
         labels = model(images.float() / 255).argmax(1)
     assert 0.3 < labels.float().mean() < 0.7
     return AuxiliarySet("seen", ImageSet.of(images, labels), True)
