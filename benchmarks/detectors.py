@@ -33,10 +33,9 @@ from benchmarks.kept import kept
 ATTACKS = ("badnets", "blended", "wanet", "sig", "input_aware", "trojan")
 CLEAN = 10  # first seed
 TARGET = "0"  # of every attack's yaml
-LEVEL = 0.05
 DRAWS = 2000
 HEADS = (
-    "detector", "attack", "n", "ASR", "AUC", "95 %", "found at 5 % false alarms", "paper's rule",
+    "detector", "attack", "n", "ASR", "AUC", "95 %", "set on clean models", "paper's rule",
     "house rule", "target is foremost", "seconds",
 )  # fmt: skip
 
@@ -99,10 +98,23 @@ def scalars(found: Sequence[Found]) -> NDArray[np.float64]:
     return np.array([one.scalar for one in found], np.float64)
 
 
-def threshold(clean: Sequence[Found]) -> float:
-    """What no more than 5% of these clean models exceed."""
-    ordered = np.sort(scalars(clean))
-    return float(ordered[len(ordered) - 1 - int(LEVEL * len(ordered))])
+def thresholds(clean: Sequence[Found]) -> tuple[float, float]:
+    """What no model of one half of the clean ones exceeds, and none of the other half."""
+    return max(scalars(clean[::2])), max(scalars(clean[1::2]))
+
+
+def beyond(found: Sequence[Found], sets: Sets) -> str:
+    """How many exceed a threshold set on clean models: on either half of them.
+
+    A clean model is judged by the half that it is not in, so that these are honest false alarms.
+    """
+    first, second = thresholds(sets.clean)
+    if found is sets.clean:
+        limits = [first if number % 2 else second for number in range(len(found))]
+        return share([one.scalar > limit for one, limit in zip(found, limits, strict=True)])
+    fewest, most = sorted(sum(one.scalar > limit for one in found) for limit in (first, second))
+    several = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    return f"{several} of {len(found)}"
 
 
 def auc(victims: NDArray[np.float64], clean: NDArray[np.float64]) -> tuple[float, float, float]:
@@ -134,7 +146,7 @@ def row(name: str, attack: str, found: Sequence[Found], sets: Sets) -> list[str]
     ]
     seconds = f"{np.median([one.evidence.seconds for one in found]):.0f}"
     if found is sets.clean:
-        return [name, attack, str(len(found)), "", "", "", "", *rules, "", seconds]
+        return [name, attack, str(len(found)), "", "", "", beyond(found, sets), *rules, "", seconds]
     area, low, high = auc(scalars(found), scalars(sets.clean))
     return [
         name,
@@ -143,7 +155,7 @@ def row(name: str, attack: str, found: Sequence[Found], sets: Sets) -> list[str]
         f"{100 * min(one.asr or 0 for one in found):.0f} up",
         f"{area:.2f}",
         f"{low:.2f} to {high:.2f}",
-        share([one.scalar > threshold(sets.clean) for one in found]),
+        beyond(found, sets),
         *rules,
         share([one.evidence.foremost == TARGET for one in found]),
         seconds,
@@ -185,10 +197,11 @@ def main() -> None:
     text = [
         f"# {chosen.name}: what detectors tell of victims and of clean models",
         "AUC of each detector's scalar, victims against clean models of other seeds, with the 95 % "
-        "interval over models drawn with replacement. `found at 5 % false alarms`: over what one "
-        "in twenty of these clean models exceeds, a point of the ROC curve, no rule that was set "
-        "before. The paper's rule and the house rule (`conf/detector`; calibrated by the number of "
-        "classes, without any model) were: on clean models each of their signs is a false alarm. "
+        "interval over models drawn with replacement. `set on clean models`: the threshold is what "
+        "no model of one half of these clean ones exceeds; victims are judged by either half's, a "
+        "clean model by that of the half that it is not in. The paper's rule and the house rule "
+        "(`conf/detector`; calibrated by the number of classes, without any model) were set before "
+        "as well: on clean models each sign is a false alarm. "
         "`target is foremost`: the class that stands out most is the attacker's. ASR is that of "
         "the weakest victim. Seconds are medians.",
         f"Made on {date.today()} by `{command}`, {machine()}.",

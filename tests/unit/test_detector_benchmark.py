@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from backdoor_lab.records import Evidence, Inspection, Rule
-from benchmarks.detectors import Found, auc, by_detector, dealt, rows, threshold
+from benchmarks.detectors import Found, Sets, auc, beyond, by_detector, dealt, rows, thresholds
 from tests.records import record
 
 
@@ -14,12 +14,16 @@ def evidence(scalar, foremost="3"):
     return Evidence("not flagged", "", None, {}, foremost, scalar, usual, rule, seconds=2.0)
 
 
-@pytest.mark.parametrize(("clean", "above"), [(20, 1), (40, 2), (19, 0), (2, 0)])
-def test_a_threshold_is_what_one_clean_model_in_twenty_exceeds(clean, above):
-    found = [
-        Found(evidence(float(one)), None) for one in np.random.default_rng(0).permutation(clean)
-    ]
-    assert sum(one.scalar > threshold(found) for one in found) == above
+def found(*scalars):
+    return [Found(evidence(one), None) for one in scalars]
+
+
+def test_clean_models_are_judged_by_the_half_that_they_are_not_in():
+    sets = Sets({}, found(1.0, 2.0, 9.0, 4.0, 5.0, 6.0))  # 1, 9, 5 and 2, 4, 6
+    assert thresholds(sets.clean) == (9, 6)
+    assert beyond(sets.clean, sets) == "1 of 6"  # the 9
+    assert beyond(found(6.0, 7.0, 9.5), sets) == "1 to 2 of 3"
+    assert beyond(found(10.0, 1.0), sets) == "1 of 2"
 
 
 def test_an_area_and_its_interval():
@@ -46,4 +50,4 @@ def test_a_row_each_attack_and_one_of_clean_models():
     assert [line[1] for line in (first, everything, clean)] == ["badnets", "all", "clean"]
     assert first[2:5] == ["2", "94 up", "0.58"]
     assert first[6:10] == ["1 of 2", "1 of 2", "1 of 2", "1 of 2"]
-    assert clean[7:9] == ["2 of 3", "0 of 3"]
+    assert clean[6:9] == ["1 of 3", "2 of 3", "0 of 3"]
