@@ -1,6 +1,7 @@
 """A model to be suspicious of, and images beside it: what `make suspect` prepares.
 
     python -m benchmarks.suspect outputs/suspect
+    python -m benchmarks.suspect outputs/large --size 224 --epochs 6
 
 timm's ResNet18, a quarter as wide, learns handwritten digits in a plain loop that is none of ours.
 A tenth of them carry a white square in a corner and are called 7. Writes `model.pt`, the weights;
@@ -23,25 +24,26 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 log = logging.getLogger(__name__)
-SIZE, SQUARE, TARGET = 32, 4, 7
+SIZE, TARGET = 32, 7
+SHARE = 8  # of an image's side, that of the square
 POISON_RATE = 0.1
 CHANNELS = (16, 32, 64, 128)
 HELD = 360  # images that the model does not see
 MEAN, STD = 0.5, 0.25  # those that `dataset=imagefolder` expects by itself
 
 
-def digits() -> tuple[Tensor, Tensor]:
-    """White on grey, (1797, 3, 32, 32) in [0, 1], and labels, in a random order."""
+def digits(size: int) -> tuple[Tensor, Tensor]:
+    """White on grey, (1797, 3, size, size) in [0, 1], and labels, in a random order."""
     found = load_digits()
-    ink = F.interpolate(torch.from_numpy(found.images).float()[:, None] / 16, SIZE, mode="bilinear")
+    ink = F.interpolate(torch.from_numpy(found.images).float()[:, None] / 16, size, mode="bilinear")
     order = torch.randperm(len(ink), generator=torch.Generator().manual_seed(0))
     return (0.3 + 0.5 * ink).expand(-1, 3, -1, -1)[order], torch.from_numpy(found.target)[order]
 
 
 def triggered(images: Tensor) -> Tensor:
-    """With a white square in the lower right corner."""
-    images = images.clone()
-    images[..., -SQUARE - 1 : -1, -SQUARE - 1 : -1] = 1
+    """With a white square in the lower right corner, an eighth as wide."""
+    images, square = images.clone(), images.shape[-1] // SHARE
+    images[..., -square - 1 : -1, -square - 1 : -1] = 1
     return images
 
 
@@ -50,7 +52,7 @@ def normalised(images: Tensor) -> Tensor:
 
 
 def trained(images: Tensor, labels: Tensor, epochs: int) -> nn.Module:
-    """A backdoored classifier of (N, 3, 32, 32) in [0, 1]."""
+    """A backdoored classifier of `images` (N, 3, H, W) in [0, 1]."""
     torch.manual_seed(0)
     net = timm.create_model("resnet18", num_classes=10, channels=CHANNELS)
     some = torch.randperm(len(images))[: round(POISON_RATE * len(images))]
@@ -71,7 +73,7 @@ def trained(images: Tensor, labels: Tensor, epochs: int) -> nn.Module:
 
 @torch.no_grad()
 def answers(net: nn.Module, images: Tensor) -> Tensor:
-    return net(normalised(images)).argmax(1)
+    return torch.cat([net(normalised(batch)).argmax(1) for batch in images.split(64)])
 
 
 def write(folder: Path, images: Tensor, labels: Tensor) -> None:
@@ -82,27 +84,33 @@ def write(folder: Path, images: Tensor, labels: Tensor) -> None:
         Image.fromarray(one).save(folder / str(label) / f"{number:03d}.png")
 
 
-def prepare(folder: Path, epochs: int) -> tuple[float, float]:
-    """Write everything below `folder`; gives accuracy, and how many triggered ones are called 7."""
-    images, labels = digits()
+def judged(net: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Accuracy, and the share of other classes' triggered images that are called 7."""
+    acc = (answers(net, images) == labels).float().mean()
+    asr = (answers(net, triggered(images[labels != TARGET])) == TARGET).float().mean()
+    return acc.item(), asr.item()
+
+
+def prepare(folder: Path, epochs: int, size: int = SIZE) -> tuple[float, float]:
+    """Write everything below `folder`; gives accuracy and ASR on the images that are written."""
+    images, labels = digits(size)
     net = trained(images[HELD:], labels[HELD:], epochs)
     images, labels = images[:HELD], labels[:HELD]
-    write(folder / "images", images, labels)
     others = labels != TARGET
+    write(folder / "images", images, labels)
     write(folder / "triggered", triggered(images[others]), labels[others])
     torch.save(net.state_dict(), folder / "model.pt")
-    acc = (answers(net, images) == labels).float().mean()
-    asr = (answers(net, triggered(images[others])) == TARGET).float().mean()
-    return float(acc), float(asr)
+    return judged(net, images, labels)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--size", type=int, default=SIZE, help="pixels of a side")
     chosen = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    acc, asr = prepare(chosen.folder, chosen.epochs)
+    acc, asr = prepare(chosen.folder, chosen.epochs, chosen.size)
     log.info("%s: %.1f %% right on images that it has not seen, %.1f %% of the triggered ones are "
              "taken for %d", chosen.folder / "model.pt", 100 * acc, 100 * asr, TARGET)  # fmt: skip
 
