@@ -15,7 +15,7 @@ from backdoor_lab.validation import Count, Momentum, NonNegative, Positive, vali
 
 
 class FTMatched(Defense):
-    """Fine-tunes all layers as its neighbour would.
+    """Fine-tunes all layers at its neighbour's rate, batch and epochs, down a half cosine.
 
     Args:
         like: the neighbour's name, for the report.

@@ -7,7 +7,9 @@ Differs   no paper has it
 from __future__ import annotations
 
 from copy import deepcopy
+from typing import Annotated
 
+from pydantic import Field
 from torch import nn
 
 from backdoor_lab.aux_data import AuxiliarySet
@@ -16,6 +18,8 @@ from backdoor_lab.defenses._base import Defense
 from backdoor_lab.errors import DivergedError
 from backdoor_lab.training import Recipe, cosine, sgd
 from backdoor_lab.validation import Count, Fraction, Momentum, NonNegative, Positive, validated
+
+Several = Annotated[list[Positive], Field(min_length=1)]
 
 
 class FTTuned(Defense):
@@ -39,8 +43,8 @@ class FTTuned(Defense):
     @validated
     def __init__(
         self,
-        rates: list[Positive],
-        lengths: list[Positive],
+        rates: Several,
+        lengths: Several,
         acc_drop: Fraction,
         epochs: Count,
         momentum: Momentum,

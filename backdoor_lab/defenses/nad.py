@@ -6,7 +6,8 @@ Differs   where a resolution is left is found in any architecture, and maps of o
           attention is 1 whatever the image, are refused: BackdoorBench takes the pooled output of
           all models but PreAct-ResNet18, where nothing is distilled; one pass of the student a
           step, so that BatchNorm sees a batch once; the last epoch is kept, where the authors look
-          at test accuracy; no cutout; bf16, attention in fp32
+          at test accuracy; no cutout; under `protocol=bb` the teacher's rate is constant as the
+          student's, where BackdoorBench's falls by 2% at most; bf16, attention in fp32
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Paper     Wei et al., "Shared Adversarial Unlearning: Backdoor Mitigation by Unlearning Shared
           Adversarial Examples", NeurIPS 2023
 Differs   no early end of the ascent once all images are shared, where its gradient is nought; one
-          outer step an ascent, and the L_inf ball alone, as in all of the authors' settings
+          outer step an ascent, and the L_inf ball alone, as in all settings of the authors; bf16
 """
 
 from __future__ import annotations

@@ -19,6 +19,8 @@ from backdoor_lab.records import Evidence, Rule
 from backdoor_lab.seeds import derive
 from backdoor_lab.training import Engine
 
+SIDE = 32  # pixels, up to which detectors let `at_once` images pass together
+
 
 class Panel:
     """One detector or several, with one face.
@@ -113,6 +115,11 @@ class Detector(Panel, ABC):
                 f"detector={spelled(self)} does not apply: {lacks}; allowed: what it needs, or "
                 "detector=all, which leaves out what does not apply"
             )
+
+    def together(self, at_once: int) -> int:
+        """How many images pass at a time: `at_once`, of more than 32 pixels fewer."""
+        _, height, width = self.spec.shape
+        return max(1, at_once * SIDE**2 // max(SIDE**2, height * width))
 
     def logits(self, model: Classifier, images: Tensor) -> Tensor:
         """fp32 logits (N, classes) of images (N, C, H, W), which are counted."""

@@ -37,7 +37,7 @@ class MMBD(Detector):
         stop: relative change of a class's summed margin below which it is done.
         project: pixels back into [0, 1] after each step.
         threshold: of the MAD index; None: by the number of classes.
-        at_once: images that pass together.
+        at_once: images that pass together, as of `together`.
     """
 
     needs_images = False
@@ -64,11 +64,11 @@ class MMBD(Detector):
     def look(self, model: Classifier, aux: AuxiliarySet) -> Evidence:
         classes = self.spec.num_classes
         draw = generator_for(self.seed, "starts")
-        starts = torch.rand((classes, self.starts, *self.spec.shape), generator=draw)
-        parts = [
-            self.ascend(model, starts[list(group)], torch.tensor(list(group)))
-            for group in grouped(classes, max(1, self.at_once // self.starts))
-        ]
+        several = max(1, self.together(self.at_once) // self.starts)
+        parts = []
+        for group in grouped(classes, several):
+            starts = torch.rand((len(group), self.starts, *self.spec.shape), generator=draw)
+            parts.append(self.ascend(model, starts, torch.tensor(list(group))))
         margins = torch.cat([margin for margin, _ in parts]).tolist()
         self.shown = {"largest margin": torch.cat([image for _, image in parts])}
         usual, calibrated, reason = outlier_rules(

@@ -35,7 +35,7 @@ class Spectral(SuspectedDetector):
         images: that are looked at, at most.
         reference: score features as they are, as the authors' code does; else centred.
         threshold: of the MAD index; None: by the number of classes.
-        at_once: images that pass together.
+        at_once: images that pass together, as of `together`.
     """
 
     needs_images = False
@@ -80,7 +80,8 @@ class Spectral(SuspectedDetector):
     def features(self, model: Classifier, images: Tensor) -> tuple[Tensor, Tensor]:
         """What the head sees (M, D), and the answers (M,), in full precision on the CPU."""
         self.passed += len(images)
-        parts = [as_floats(one.to(self.engine.device)) for one in images.split(self.at_once)]
+        pieces = images.split(self.together(self.at_once))
+        parts = [as_floats(one.to(self.engine.device)) for one in pieces]
         features = [model.features(part) for part in parts]
         answers = torch.cat([model.head(one).argmax(1) for one in features])
         return torch.cat(features).double().cpu(), answers.cpu()

@@ -37,7 +37,7 @@ class STRIP(SuspectedDetector):
         calibration: clean images whose entropies are the measure, at most.
         images: suspected images that are looked at, at most.
         fpr: share of clean images that may count as suspicious.
-        at_once: images that pass together.
+        at_once: images that pass together, as of `together`.
     """
 
     cannot_see = (
@@ -72,7 +72,11 @@ class STRIP(SuspectedDetector):
             for images in (clean[order[half:]][: self.calibration], suspected.images)
         )
         below = p_values(calm, asked) <= self.fpr
-        answers = self.answers(model, self.parts(suspected.images, self.at_once)).cpu().numpy()
+        answers = (
+            self.answers(model, self.parts(suspected.images, self.together(self.at_once)))
+            .cpu()
+            .numpy()
+        )
         labels = np.r_[np.zeros(len(calm)), np.ones(len(asked))]
         most = np.argsort(asked)[:NAMED]
         return self.found(
@@ -96,7 +100,7 @@ class STRIP(SuspectedDetector):
     def entropies(self, model: Classifier, images: Tensor, overlays: Tensor) -> NDArray[np.float64]:
         """Mean entropy in bits (N,) of the answers to `images` + overlay, not clipped."""
         found = []
-        for part in self.parts(images, max(1, self.at_once // len(overlays))):
+        for part in self.parts(images, max(1, self.together(self.at_once) // len(overlays))):
             mixed = (part[:, None] + overlays[None]).flatten(0, 1)
             bits = entropy(self.logits(model, mixed)).view(len(part), len(overlays))
             found.append(bits.mean(1).cpu().numpy())

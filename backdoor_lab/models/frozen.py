@@ -8,7 +8,8 @@ from torch import nn
 def freeze(model: nn.Module) -> nn.Module:
     """`model` itself in eval mode, without gradients; a training of which it is part leaves it so.
 
-    A `Supervised` module puts what is marked as frozen back into eval mode whenever it trains.
+    A `Supervised` module puts what is marked as frozen back into eval mode whenever it trains, but
+    for parts inside that are marked as not frozen.
     """
     model.frozen = True  # type: ignore[assignment]
     return model.eval().requires_grad_(False)
@@ -21,9 +22,10 @@ def frozen_copy(model: nn.Module) -> nn.Module:
 
 def freeze_except(model: nn.Module, free: nn.Module) -> nn.Module:
     """`model` itself, all of it frozen but its part `free`, which can be trained."""
+    model.frozen = True  # type: ignore[assignment]
     for child in model.children():
         if child is free:
-            child.requires_grad_(True)
+            child.requires_grad_(True).frozen = False  # type: ignore[assignment]
         elif free in child.modules():
             freeze_except(child, free)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import torch
@@ -9,11 +10,41 @@ from torch import Tensor, nn
 
 from backdoor_lab.models.tracing import traced
 
+SIDE = 224
+"""Pixels of the image that tells maps from vectors: in small ones both can be a single pixel."""
+
+
+def last_map(model: nn.Module, channels: int) -> tuple[str, str] | None:
+    """Names of (the last layer that makes a feature map, the layer behind that reads it).
+
+    The reader is the head of a ResNet, and a convolution of the pooled map where one stands before
+    the head, as in VGG19 and MobileNetV3. None where it cannot be told.
+
+    Args:
+        model: read only.
+        channels: of an image.
+    """
+    sizes: dict[str, torch.Size] = {}
+
+    def look(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        sizes[name] = output.shape
+
+    try:
+        traced(model, (channels, SIDE, SIDE), look, (nn.Conv2d, nn.Linear))
+    except (AssertionError, RuntimeError):  # an architecture for images of one size
+        return None
+    names = list(sizes)
+    spatial = [number for number, name in enumerate(names) if prod(sizes[name][2:]) > 1]
+    if not spatial or spatial[-1] + 1 == len(names):
+        return None
+    return names[spatial[-1]], names[spatial[-1] + 1]
+
 
 def stages(model: nn.Module, shape: tuple[int, int, int]) -> list[list[str]]:
     """Names of conv and linear layers: [stem, body group 1, ..., body group K, head].
 
-    The head is what has flat outputs at the end. The body is grouped by resolution; all layers of
+    The head is what reads the pooled map, and all behind it: convolutions, too, that are linear
+    layers in disguise, as in timm's VGG. The body is grouped by resolution; all layers of
     a block have that of its output. A block is an outermost module that does not hold the stem and
     is no plain `Sequential`. Of more than four groups the earliest are merged.
 
@@ -24,6 +55,8 @@ def stages(model: nn.Module, shape: tuple[int, int, int]) -> list[list[str]]:
     sizes = _output_sizes(model, shape)
     names = [name for name in sizes if isinstance(model.get_submodule(name), nn.Conv2d | nn.Linear)]
     stem, last = names[0], max(n for n, name in enumerate(names) if len(sizes[name]) > 2)
+    if ends := last_map(model, shape[0]):
+        last = names.index(ends[0])
     groups: dict[int, list[str]] = {}
     for name in names[1 : last + 1]:
         size = sizes[_block(model, name, stem, sizes)]

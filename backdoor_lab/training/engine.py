@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
+from math import ceil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 from torchmetrics.functional.classification import multiclass_accuracy
 
-from backdoor_lab.callbacks import EpochLoss, Finite, FitProgress, Resume
+from backdoor_lab.callbacks import EpochLoss, Finite, FitProgress, LayerDraws, Resume
 from backdoor_lab.datasets._images import ImageSet
 from backdoor_lab.device import chosen_device, resolved_precision
 from backdoor_lab.errors import ConfigError, DivergedError
@@ -118,12 +119,13 @@ class Engine:
             raise ConfigError(f"{title}: {len(data)} image(s) make no batch; at least 2 are needed")
         module.steps_per_epoch = self.steps(len(batches))
         progress = FitProgress(title, self.progress, recipe.batch_size)
-        extra: list[Callback] = [EpochLoss(title), Finite(title), progress]
+        extra: list[Callback] = [LayerDraws(), EpochLoss(title), Finite(title), progress]
         if folder is not None and not self.dry:
             extra.append(Resume(folder, self.resume_every))
         module.model.to(memory_format=torch.channels_last)
         module.train()
-        self._run(module, batches, [*callbacks, *deepcopy(self.callbacks), *extra], folder)
+        with torch.random.fork_rng():  # `LayerDraws` seeds the global generator
+            self._run(module, batches, [*callbacks, *deepcopy(self.callbacks), *extra], folder)
         module.to(self.device)
         module.model.eval()
 
@@ -169,9 +171,14 @@ class Engine:
 
     @torch.no_grad()
     def refresh_statistics(self, model: nn.Module, data: ImageSet, batch_size: int = 128) -> None:
-        """Set the running statistics of BatchNorm, in place, to plain means over `data`."""
+        """Set the running statistics of BatchNorm, in place, to plain means over `data`.
+
+        Batches are mixed, since those of one class each vary less, and of one size, at most
+        `batch_size`, since a small last one would count as much as the others.
+        """
         model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        batches = self.batches(data, batch_size, shuffle=False)
+        even = ceil(len(data) / ceil(len(data) / batch_size))
+        batches = self.batches(data, even, seed=0)
         with self.autocast():
             update_bn(batches, model)
 

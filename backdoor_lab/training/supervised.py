@@ -51,9 +51,9 @@ class Supervised(LightningModule):
     def train(self, mode: bool = True) -> Self:
         """What is frozen (`models.freeze`) stays in eval mode."""
         super().train(mode)
-        for module in self.modules():
-            if getattr(module, "frozen", False):
-                module.eval()
+        for module in self.modules():  # the outer ones first
+            if (frozen := getattr(module, "frozen", None)) is not None:
+                module.train(mode and not frozen)
         return self
 
     def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:

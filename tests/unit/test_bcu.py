@@ -19,6 +19,8 @@ from backdoor_lab.errors import ConfigError
 from backdoor_lab.models import Classifier
 from backdoor_lab.models.stages import stages
 from backdoor_lab.training import Engine
+from tests.unit.test_models import from_zoo, on_meta
+from tests.unit.test_models import spec as zoo_spec
 
 SPEC = DataSpec("tiny", ("a", "b"), (3, 16, 16), (0.5,) * 3, (0.5,) * 3, 1, True)
 CIFAR = DataSpec("cifar", tuple("0123456789"), (3, 32, 32), (0.5,) * 3, (0.5,) * 3, 4, True)
@@ -107,6 +109,25 @@ def check_groups():
     large = stages(torchvision.models.mobilenet_v3_large(num_classes=10), (3, 64, 64))
     assert all("fc" not in name for name in large[-1])
     assert len(large) == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        ("vgg19", ["net.pre_logits.fc1", "net.pre_logits.fc2", "net.head.fc"]),
+        ("vgg19_bn", ["net.pre_logits.fc1", "net.pre_logits.fc2", "net.head.fc"]),
+        ("mobilenetv3_large", ["net.conv_head", "net.classifier"]),
+        ("mobilenetv2", ["net.classifier"]),
+        ("preact_resnet18", ["net.linear"]),
+    ],
+)
+@pytest.mark.parametrize("size", [32, 64])
+def test_convolutions_that_read_the_pooled_map_belong_to_the_head(name, head, size):
+    model = on_meta(lambda: from_zoo(name).build(zoo_spec(size=size), seed=0))
+    groups = stages(model, (3, size, size))
+    assert groups[-1] == head
+    if "vgg" in name:
+        assert [len(group) for group in groups] == [1, 3, 4, 4, 4, 3]
 
 
 def test_a_whole_classifier(images):

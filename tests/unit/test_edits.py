@@ -192,6 +192,7 @@ def test_all_but_one_part_stays_as_it_is_until_it_is_thawed(edited):
     assert trained == {"net.conv1.2.weight", "net.conv1.2.bias"}
     norms = [name for name, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)]
     assert [name for name in norms if model.get_submodule(name).training] == ["net.conv1.2"]
+    assert not model.net.training  # which would switch dropout on between its layers
     thaw(model)
     assert all(weight.requires_grad for weight in model.parameters())
     assert not any(hasattr(module, "frozen") for module in model.modules())

@@ -5,13 +5,16 @@ from copy import deepcopy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from lightning import Callback
+from torch import nn
 from torch.nn.utils import get_total_norm
 
+from backdoor_lab.datasets import ImageSet
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.models import freeze
 from backdoor_lab.training import Engine, Manual, Recipe, Tuning, constant, sgd
-from tests.tiny import tiny_aux
+from tests.tiny import drawn_tiny, tiny_aux
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +90,7 @@ def test_refreshed_statistics_are_plain_means_over_batches(engine, tiny, data):
     weights = deepcopy(dict(tiny.named_parameters()))
     engine.refresh_statistics(tiny.eval(), data, batch_size=8)
     with torch.no_grad():
-        maps = [tiny.body[0](part.float() / 255) for part in data.images.split(8)]
+        maps = [tiny.body[0](part) for part, _ in engine.batches(data, 8, seed=0)]
     mean = torch.stack([part.mean((0, 2, 3)) for part in maps]).mean(0)
     var = torch.stack([part.var((0, 2, 3)) for part in maps]).mean(0)
     norm = tiny.body[1]
@@ -96,6 +99,47 @@ def test_refreshed_statistics_are_plain_means_over_batches(engine, tiny, data):
     assert norm.momentum == 0.1
     assert not tiny.training
     assert all(torch.equal(weight, weights[name]) for name, weight in tiny.named_parameters())
+
+
+def test_refreshed_statistics_are_of_mixed_batches_of_one_size(engine, tiny, monkeypatch):
+    images = torch.zeros(66, 3, 8, 8, dtype=torch.uint8)
+    images[33:] = 200  # sorted, as in folders: each half is one class
+    data = ImageSet.of(images, torch.arange(66) // 33)
+    sizes, cut = [], ImageSet.cut
+    monkeypatch.setattr(
+        ImageSet, "cut", lambda self, where: sizes.append(len(where)) or cut(self, where)
+    )
+    engine.refresh_statistics(tiny.eval(), data, batch_size=16)
+    assert sizes == [14, 14, 14, 14, 10]
+    with torch.no_grad():
+        whole = tiny.body[0](images.float() / 255).var((0, 2, 3))
+    torch.testing.assert_close(tiny.body[1].running_var, whole, rtol=0.1, atol=0)
+
+
+class Dropping(nn.Module):
+    """A model whose layers draw."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = drawn_tiny()
+
+    def forward(self, images):
+        return F.dropout(self.net(images), 0.5, self.training)
+
+
+def test_what_layers_draw_follows_from_the_seed_and_the_epoch(engine, data):
+    def trained(seed):
+        model = Dropping()
+        state = torch.rand(5), torch.get_rng_state()
+        engine.fit(Tuning(model, plain(0.1, epochs=2), None, seed), data, "fit")
+        assert torch.equal(torch.get_rng_state(), state[1])
+        return model.net.head.weight.detach()
+
+    first = trained(3)
+    state = torch.get_rng_state()
+    torch.manual_seed(99)
+    assert torch.equal(trained(3), first)
+    torch.set_rng_state(state)
 
 
 @pytest.mark.parametrize(

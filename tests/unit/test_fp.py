@@ -10,7 +10,7 @@ from torch import nn
 from backdoor_lab.aux_data import AuxiliarySet
 from backdoor_lab.datasets import ImageSet
 from backdoor_lab.defenses.fp import FP
-from backdoor_lab.defenses.fp.channels import entries, last_map, last_stage
+from backdoor_lab.defenses.fp.channels import entries, last_stage, prunable_map
 from backdoor_lab.defenses.fp.fp import first, zero
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.training import Engine
@@ -101,7 +101,7 @@ ZOO = [
 @pytest.mark.parametrize(("name", "last", "reader", "stage"), ZOO, ids=[row[0] for row in ZOO])
 def test_the_last_map_of_every_model_and_the_layer_behind_it(name, last, reader, stage):
     model = on_meta(lambda: from_zoo(name).build(zoo_spec(7), seed=0))
-    assert last_map(model, 3) == (last, reader)
+    assert prunable_map(model, 3) == (last, reader)
     assert last_stage(model, (3, 32, 32)) == stage
 
 

@@ -135,6 +135,12 @@ def test_tuned_takes_a_rate_that_diverges_for_a_harmful_one(tiny, aux, engine):
         tuned(engine, rates=[1e30], lengths=[1]).purify(tiny, aux)
 
 
+@pytest.mark.parametrize("bad", ["defense.rates=[]", "defense.lengths=[]"])
+def test_tuned_needs_something_to_try(config, bad):
+    with pytest.raises(Exception, match=bad.split("=")[0].rpartition(".")[2]):
+        instantiate(config("defense=ft_tuned", bad).defense)
+
+
 def test_tuned_needs_images_to_choose_by(tiny, aux, engine):
     single = AuxiliarySet("seen", aux.data.take(torch.tensor([0, 1])), True)
     with pytest.raises(ConfigError, match="no class has two"):

@@ -1,5 +1,7 @@
 """MM-BD: margins of linear models, its p-value, batches of classes."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -46,6 +48,13 @@ def test_classes_in_groups_and_alone_come_to_the_same(engine):
     )
     assert list(together.scores.values()) == pytest.approx(list(alone.scores.values()), abs=1e-5)
     assert together.images == alone.images == 10 * 30 * 20
+
+
+@pytest.mark.parametrize(("side", "together"), [(16, 1200), (32, 1200), (64, 300), (224, 24)])
+def test_of_large_images_fewer_pass_together(engine, side, together):
+    spec = replace(TEN, shape=(3, side, side))
+    assert detector(engine, spec).together(1200) == together
+    assert detector(engine, spec).together(1) == 1
 
 
 def test_a_constant_on_all_logits_and_their_scale_change_no_answer(engine):

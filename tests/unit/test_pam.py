@@ -121,6 +121,16 @@ def test_a_purification_is_repeatable_and_keeps_what_it_was_given(engine, model,
     assert any(not torch.equal(value, made[0][name]) for name, value in model.state_dict().items())
 
 
+def test_statistics_are_those_of_the_purified_weights(engine, model, spec, images):
+    step = pam()
+    step.attach(engine, spec, 3)
+    purified = step.purify(deepcopy(model), AuxiliarySet("seen", images, True))
+    again = deepcopy(purified)
+    engine.refresh_statistics(again, images, OPTIONS["batch_size"])
+    for name, value in again.state_dict().items():
+        torch.testing.assert_close(value, purified.state_dict()[name], msg=name)
+
+
 @pytest.mark.parametrize("wrong", [{"rho": -1}, {"reversed_share": 0}, {"rounds": 0}, {"lr": 0}])
 def test_values_out_of_range_are_refused(wrong):
     with pytest.raises(ValidationError):

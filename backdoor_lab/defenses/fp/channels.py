@@ -2,47 +2,21 @@
 
 from __future__ import annotations
 
-from math import prod
-
-import torch
 from torch import Tensor, nn
 
 from backdoor_lab.errors import ConfigError
-from backdoor_lab.models import traced
-from backdoor_lab.models.stages import stages
-
-SIDE = 224
-"""Pixels of the image that tells maps from vectors: in small ones both can be a single pixel."""
+from backdoor_lab.models.stages import last_map, stages
 
 
-def last_map(model: nn.Module, channels: int) -> tuple[str, str]:
-    """Names of (the last layer that makes a feature map, the layer behind that reads it).
-
-    The reader is the head of a ResNet, and a convolution of the pooled map where one stands before
-    the head, as in VGG19 and MobileNetV3.
-
-    Args:
-        model: read only.
-        channels: of an image.
+def prunable_map(model: nn.Module, channels: int) -> tuple[str, str]:
+    """`last_map`, where one layer reads all of it.
 
     Raises:
         ConfigError: there is none.
     """
-    sizes: dict[str, torch.Size] = {}
-
-    def look(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        sizes[name] = output.shape
-
-    try:
-        traced(model, (channels, SIDE, SIDE), look, (nn.Conv2d, nn.Linear))
-    except (AssertionError, RuntimeError):  # an architecture for images of one size
-        sizes.clear()
-    names = list(sizes)
-    spatial = [number for number, name in enumerate(names) if prod(sizes[name][2:]) > 1]
-    if spatial and spatial[-1] + 1 < len(names):
-        last, reader = names[spatial[-1]], names[spatial[-1] + 1]
-        if getattr(model.get_submodule(reader), "groups", 1) == 1:
-            return last, reader
+    found = last_map(model, channels)
+    if found and getattr(model.get_submodule(found[1]), "groups", 1) == 1:
+        return found
     raise ConfigError(
         "model without a last feature map that one layer reads, but defense=fp prunes its "
         "channels; allowed: a convolutional network"
@@ -58,7 +32,7 @@ def last_stage(model: nn.Module, shape: tuple[int, int, int]) -> str | None:
         model: read only.
         shape: (C, H, W) of an image.
     """
-    last, reader = last_map(model, shape[0])
+    last, reader = prunable_map(model, shape[0])
     wide = model.get_parameter(f"{last}.weight").shape[0]
     if wide != model.get_parameter(f"{reader}.weight").shape[1]:
         return None

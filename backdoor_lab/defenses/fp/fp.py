@@ -23,7 +23,7 @@ from backdoor_lab.aux_data import AuxiliarySet
 from backdoor_lab.callbacks.masked_gradients import MaskedGradients
 from backdoor_lab.datasets import ImageSet
 from backdoor_lab.defenses._base import Defense
-from backdoor_lab.defenses.fp.channels import entries, last_map, last_stage
+from backdoor_lab.defenses.fp.channels import entries, last_stage, prunable_map
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.models import watched
 from backdoor_lab.training import Recipe, backdoorbench, sgd
@@ -85,7 +85,7 @@ class FP(Defense):
 
     def check_model(self, model: nn.Module) -> None:
         super().check_model(model)
-        last_map(model, self.spec.shape[0])
+        prunable_map(model, self.spec.shape[0])
         if last_stage(model, self.spec.shape) is None:
             for key in ("where", "tuned"):
                 if getattr(self, key) == "stage":
@@ -98,7 +98,7 @@ class FP(Defense):
     def purify(self, model: nn.Module, aux: AuxiliarySet) -> nn.Module:
         model = model.to(self.engine.device).eval()
         train, held = self.hold_out(aux.labelled_data)
-        _, reader = last_map(model, self.spec.shape[0])
+        _, reader = prunable_map(model, self.spec.shape[0])
         stage = last_stage(model, self.spec.shape)
         of = partial(entries, model, reader, stage if self.where == "stage" else None)
         order = self.activity(model, reader, train).argsort(stable=True)

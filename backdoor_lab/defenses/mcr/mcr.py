@@ -6,13 +6,13 @@ Differs   one end is the victim, the other its fine-tuned copy, as in BCU and Ba
           paper joins two backdoored models. Statistics of BatchNorm are refreshed on the defender's
           images: the paper takes the whole training set, BCU leaves those of random points of the
           curve. BackdoorBench's gradients pile up over the steps, which its rate of 3e-5 makes
-          good: here they are those of the step, and the rate is the paper's
+          good: here they are those of the step, the rate and its fall are the paper's, and weight
+          decay is of the weights on the curve; bf16
 """
 
 from __future__ import annotations
 
 from copy import deepcopy
-from math import ceil
 from typing import Annotated, Any, Literal
 
 import torch
@@ -147,9 +147,7 @@ class MCR(Defense):
         """Give `model` the weights theta(t), and BatchNorm statistics of `data` under these."""
         for parameter, weight in zip(model.parameters(), self.at(t), strict=True):
             parameter.copy_(weight)
-        batches = ceil(len(data) / self.recipe.batch_size)
-        even = ceil(len(data) / batches)  # a small last batch would count as much as a whole one
-        self.engine.refresh_statistics(model, data, even)
+        self.engine.refresh_statistics(model, data, self.recipe.batch_size)
         shares = self.shares(t, self.points)
         self.details |= {"t": t, "shares": [round(share, 4) for share in shares]}
         return model.requires_grad_(True).eval()

@@ -69,7 +69,8 @@ class BTIDBF(Detector):
         some = data.take(order[: self.images].to(data.device)).to(self.engine.device)
         images, labels = as_floats(some.images), some.labels
         with torch.no_grad():
-            features = self.features(model, images)
+            parts = images.split(self.generator["batch_size"])
+            features = torch.cat([self.features(model, part) for part in parts])
             answers = model.head(features).argmax(1)
         mask = benign_mask(model.head, features, labels, self.mask_steps, self.mask_lr, self.seed)
         generator = reversal(

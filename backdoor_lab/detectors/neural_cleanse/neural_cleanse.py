@@ -37,7 +37,7 @@ class NeuralCleanse(Detector):
         batch_size: images a step.
         passes, lr, momentum, success, gain, stop_after, cost: as of `Search`.
         threshold: of the MAD index; None: by the number of classes.
-        at_once: images that pass together.
+        at_once: images that pass together, as of `together`.
     """
 
     cannot_see = (
@@ -113,9 +113,9 @@ class NeuralCleanse(Detector):
             torch.rand((1, height, width), generator=draw).to(device),
             torch.rand((channels, height, width), generator=draw).to(device),
         )
-        together = max(1, self.at_once // len(parts[0][0]))
+        several = max(1, self.together(self.at_once) // len(parts[0][0]))
         targets = torch.arange(self.spec.num_classes, device=device)
-        groups = [targets[list(group)] for group in grouped(len(targets), together)]
+        groups = [targets[list(group)] for group in grouped(len(targets), several)]
         return Inverted.joined(
             [
                 invert(lambda images: self.logits(model, images), parts, group, start, self.search)
