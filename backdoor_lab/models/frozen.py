@@ -11,6 +11,8 @@ def freeze(model: nn.Module) -> nn.Module:
     A `Supervised` module puts what is marked as frozen back into eval mode whenever it trains, but
     for parts inside that are marked as not frozen.
     """
+    for module in model.modules():
+        vars(module).pop("frozen", None)
     model.frozen = True  # type: ignore[assignment]
     return model.eval().requires_grad_(False)
 

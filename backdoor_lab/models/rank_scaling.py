@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from backdoor_lab.models.stages import parted
 from backdoor_lab.models.tucker import Tucker
 
 Rule = Literal["centred", "clipped", "raw"]
@@ -60,7 +61,13 @@ def scale_rank_components(
 
 
 def convolutions(model: nn.Module) -> Iterator[tuple[str, nn.Conv2d]]:
-    """All convolutions with their names, grouped ones left out (the paper has none)."""
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Conv2d) and module.groups == 1:
+    """All convolutions with their names, but for two kinds.
+
+    Grouped ones have too few components for one to be extreme. Those behind the last feature map
+    are linear layers in disguise, which the paper leaves as they are.
+    """
+    found = {name: one for name, one in model.named_modules() if isinstance(one, nn.Conv2d)}
+    parts = parted(model, next(iter(found.values())).in_channels) if found else None
+    for name, module in found.items():
+        if module.groups == 1 and not (parts and name in parts[1]):
             yield name, module

@@ -14,11 +14,12 @@ SIDE = 224
 """Pixels of the image that tells maps from vectors: in small ones both can be a single pixel."""
 
 
-def last_map(model: nn.Module, channels: int) -> tuple[str, str] | None:
-    """Names of (the last layer that makes a feature map, the layer behind that reads it).
+def parted(model: nn.Module, channels: int) -> tuple[list[str], list[str]] | None:
+    """Names of conv and linear layers in their order: (those up to the last feature map, the head).
 
-    The reader is the head of a ResNet, and a convolution of the pooled map where one stands before
-    the head, as in VGG19 and MobileNetV3. None where it cannot be told.
+    The head begins with the layer that reads the last map: the linear one of a ResNet, and a
+    convolution of the pooled map where one stands before it, as in timm's VGG19 and MobileNetV3.
+    None where it cannot be told.
 
     Args:
         model: read only.
@@ -37,7 +38,7 @@ def last_map(model: nn.Module, channels: int) -> tuple[str, str] | None:
     spatial = [number for number, name in enumerate(names) if prod(sizes[name][2:]) > 1]
     if not spatial or spatial[-1] + 1 == len(names):
         return None
-    return names[spatial[-1]], names[spatial[-1] + 1]
+    return names[: spatial[-1] + 1], names[spatial[-1] + 1 :]
 
 
 def stages(model: nn.Module, shape: tuple[int, int, int]) -> list[list[str]]:
@@ -55,8 +56,8 @@ def stages(model: nn.Module, shape: tuple[int, int, int]) -> list[list[str]]:
     sizes = _output_sizes(model, shape)
     names = [name for name in sizes if isinstance(model.get_submodule(name), nn.Conv2d | nn.Linear)]
     stem, last = names[0], max(n for n, name in enumerate(names) if len(sizes[name]) > 2)
-    if ends := last_map(model, shape[0]):
-        last = names.index(ends[0])
+    if parts := parted(model, shape[0]):
+        last = names.index(parts[0][-1])
     groups: dict[int, list[str]] = {}
     for name in names[1 : last + 1]:
         size = sizes[_block(model, name, stem, sizes)]

@@ -29,6 +29,7 @@ VARIANTS = {  # what sets a row apart from its neighbours, as keys of a grid
 }
 PLAIN = {"calibration": "none", "defense.parts": "all", "defense@then": "none"}  # unsaid in print
 DATA = {"imagenet10": "imagefolder"}
+MODELS = {("cc", "vgg19"): "vgg19_bn"}  # which clp and cc need, though the paper does not say it
 UNLABELLED = {  # BCU's images: the defender's share of the test set, or other data in a folder
     "unlabeled": ("reserved", ""),
     "unlabeled_gtsrb": ("external", "gtsrb"),
@@ -77,7 +78,7 @@ class Printed:
         found = {
             **PLAIN,
             "dataset": DATA.get(self.dataset, self.dataset),
-            "model": self.model,
+            "model": MODELS.get((self.paper, self.model), self.model),
             "attack": self.attack,
             "attack.all_to_all": {"all2one": "false", "all2all": "true"}.get(self.target_mode, ""),
             "attack.poison_rate": self.poison_rate,

@@ -304,6 +304,11 @@ def test_auxiliary_sets_have_the_size_of_the_papers(config, protocol, kind, rati
     assert (cfg.aux.ratio, cfg.aux.size) == (ratio, None)
 
 
+def test_bcu_s_defender_holds_2500_images_of_gtsrb(config):
+    cfg = config("protocol=bcu", "dataset=gtsrb", "aux=reserved")
+    assert round(cfg.aux.ratio * 39_209) == 2500
+
+
 @pytest.mark.parametrize(
     ("ratio", "batch"), [(0.01, 32), (0.02, 32), (0.05, 64), (0.1, 128), (0.2, 128), (0.005, 32)]
 )

@@ -129,6 +129,22 @@ def test_images_are_balanced_seeded_and_come_from_the_model_that_is_tuned(engine
     assert not torch.equal(aft(engine, model, 1).synthesised(model).images, first.images)
 
 
+def test_a_purification_looks_at_the_images_of_what_it_is_given(engine, model, monkeypatch):
+    student = deepcopy(model)
+    with torch.no_grad():
+        student.body[1].running_mean += 3
+    seen, original = [], AFT.synthesised
+
+    def looked(self, source):
+        seen.append(source.body[1].running_mean.clone())
+        return original(self, source)
+
+    monkeypatch.setattr(AFT, "synthesised", looked)
+    given = student.body[1].running_mean.clone()
+    aft(engine, model, 1).purify(student, AuxiliarySet("none", None, False))
+    assert torch.equal(seen[0], given)
+
+
 def test_the_loss_is_the_distance_here_less_the_distance_there(engine, model):
     victim, student = deepcopy(model), deepcopy(model)
     with torch.no_grad():

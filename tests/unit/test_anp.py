@@ -1,4 +1,5 @@
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -78,6 +79,33 @@ def test_search_stops_exactly_and_leaves_the_victim_alone(model, aux, monkeypatc
     assert len(steps) == 7  # 3 batches an epoch
     assert any((mask < 1).any() for mask in masks.values())
     assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
+
+
+def test_a_step_by_hand(model, aux, monkeypatch):
+    """Of both terms, on images as they are."""
+    noise = [0.3 * torch.randn(2, 8, generator=generator_for(5, "noise")) for _ in range(2)]
+    monkeypatch.setattr(ANP, "ascend", lambda self, batch: noise)
+    anp = defense(alpha=0.3, lr=0.5, iterations=1, batch_size=len(aux.data))
+    anp.attach(anp.engine, replace(SPEC, padding=0, flip=False), 3)
+    found = anp.search(model, aux.data)
+    norms = [model.body[1], model.body[4]]
+    images, labels = aux.data.images.float() / 255, aux.data.labels
+    leaves = [torch.ones(8, requires_grad=True) for _ in norms]
+
+    def entropy(noise):
+        scale, shift = zip(
+            *((norm.weight * (m + d), norm.bias * (1 + xi))
+              for norm, m, (d, xi) in zip(norms, leaves, noise, strict=True)), strict=True,
+        )  # fmt: skip
+        x = F.batch_norm(model.body[0](images), None, None, scale[0], shift[0], True)
+        x = F.batch_norm(model.body[3](x.relu()), None, None, scale[1], shift[1], True)
+        return F.cross_entropy(model.head(x.relu().mean((2, 3))), labels)
+
+    loss = 0.3 * entropy([torch.zeros(2, 8)] * 2) + 0.7 * entropy(noise)
+    slopes = torch.autograd.grad(loss, leaves)
+    for mask, slope in zip(found.values(), slopes, strict=True):
+        torch.testing.assert_close(mask, (1 - 0.5 * slope).clamp(0, 1), rtol=1e-4, atol=1e-5)
+        assert ((mask > 0) & (mask < 1)).any()
 
 
 def test_without_noise_the_loss_is_alpha_times_ce(model, aux, monkeypatch):

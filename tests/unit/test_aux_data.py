@@ -301,6 +301,12 @@ def test_what_cannot_work_is_foreseen(case, photographs, tmp_path):
         kind(tmp_path).foresee(empty(photographs), 0)
 
 
+def test_a_share_is_what_the_split_of_whole_images_left_of_it(data):
+    held = len(data.reserved)
+    ratio = (held + 1) / data.original  # one image more than the classes could give
+    assert len(Reserved(ratio, ratio_base="original").draw(data, NONE, 0).data) == held
+
+
 def test_a_reserved_part_bounds_the_size(data):
     brightness(None, len(data.reserved)).foresee(data, 0)
     with pytest.raises(ConfigError, match=f"allowed: 1 to {len(data.reserved)},"):

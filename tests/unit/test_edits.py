@@ -11,6 +11,7 @@ from backdoor_lab.models import (
     Classifier,
     ModelFactory,
     freeze_except,
+    frozen_copy,
     load_purified,
     replace,
     save_purified,
@@ -193,6 +194,9 @@ def test_all_but_one_part_stays_as_it_is_until_it_is_thawed(edited):
     norms = [name for name, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)]
     assert [name for name in norms if model.get_submodule(name).training] == ["net.conv1.2"]
     assert not model.net.training  # which would switch dropout on between its layers
+    copy = frozen_copy(model)
+    Tuning(copy, Recipe(1, 2, 0.1), None, 0).train()
+    assert not any(module.training for module in copy.modules())
     thaw(model)
     assert all(weight.requires_grad for weight in model.parameters())
     assert not any(hasattr(module, "frozen") for module in model.modules())

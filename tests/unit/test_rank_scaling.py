@@ -15,6 +15,8 @@ from backdoor_lab.models.rank_scaling import (
     raw,
     scale_rank_components,
 )
+from tests.unit.test_models import from_zoo, on_meta
+from tests.unit.test_models import spec as zoo_spec
 
 
 def fresh(size):
@@ -74,6 +76,13 @@ def test_factors_lie_between_zero_and_one(rule):
 def test_grouped_convolutions_are_left_alone():
     net = nn.Sequential(nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 8, 1), nn.Linear(8, 8))
     assert [name for name, _ in convolutions(net)] == ["1"]
+
+
+def test_linear_layers_in_disguise_are_left_alone():
+    model = on_meta(lambda: from_zoo("vgg19_bn").build(zoo_spec(10), seed=0))
+    names = [name for name, _ in convolutions(model)]
+    assert len(names) == 16
+    assert all(name.startswith("net.features.") for name in names)
 
 
 @pytest.mark.parametrize("size", [64, 128])

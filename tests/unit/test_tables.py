@@ -118,6 +118,8 @@ def test_the_printed_numbers_are_all_there():
     assert not any(row.attack == "mean" for row in printed("unibp", "1"))
     found = {(row.attack, row.metric): row.value for row in printed("gic", "3") if row.variant}
     assert found["badnets", "acc"] == "86.99"
+    (vgg,) = {row.keys()["model"] for row in printed("cc", "5") if row.model == "vgg19"}
+    assert vgg == "vgg19_bn"
 
 
 def beside(number, *places):

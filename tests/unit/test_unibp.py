@@ -7,11 +7,12 @@ from omegaconf import OmegaConf
 
 from backdoor_lab.callbacks.fisher_scores import FisherScores
 from backdoor_lab.callbacks.masked_gradients import MaskedGradients
-from backdoor_lab.defenses._statistics import input_statistics
+from backdoor_lab.defenses._statistics import input_statistics, running_statistics
 from backdoor_lab.defenses.ft_matched import FTMatched
 from backdoor_lab.defenses.unibp import UniBP
 from backdoor_lab.defenses.unibp.entries import top_entries
 from backdoor_lab.defenses.unibp.rectification import (
+    Rectifier,
     bn_distance,
     reset_affine,
 )
@@ -108,6 +109,27 @@ def test_equal_statistics_give_a_distance_of_nought_and_a_finite_gradient(model)
     far = {name: (mean + 3, var + 4) for name, (mean, var) in stored.items()}
     assert bn_distance(stored, far).item() == pytest.approx(8**0.5 * (3 + 0.05 * 4), rel=1e-4)
     assert not any(m._forward_pre_hooks for m in model.modules())
+
+
+def test_the_rectifier_adds_the_logarithm_of_the_distance(model):
+    images, labels = torch.rand(6, 3, 8, 8), torch.arange(6) % 2
+    module = Rectifier(model.train(), Recipe(1, 6, 0.01), None, 0)
+    module.stored, module.bn_weight, module.var_weight = running_statistics(model), 0.7, 0.05
+    stored = {name: (m.clone(), v.clone()) for name, (m, v) in module.stored.items()}
+    module.stored = stored
+    with input_statistics(model, detach_var=False) as module.statistics:
+        found = module.training_step((images, labels), 0)
+        plain = torch.nn.functional.cross_entropy(model(images), labels)
+    distance = bn_distance(module.statistics, stored, 0.05)
+    assert found.item() == pytest.approx((plain + 0.7 * distance.log()).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("detach_var", [False, True])
+def test_a_detached_variance_has_no_gradient(model, detach_var):
+    with input_statistics(model.train(), detach_var) as seen:
+        model(torch.rand(6, 3, 8, 8))
+    assert all(mean.requires_grad for mean, _ in seen.values())
+    assert all(var.requires_grad != detach_var for _, var in seen.values())
 
 
 def test_fisher_scores_are_weighted_squared_gradients(model, aux):

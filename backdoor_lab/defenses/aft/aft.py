@@ -22,11 +22,11 @@ from backdoor_lab.datasets import ImageSet
 from backdoor_lab.datasets._images import nearest
 from backdoor_lab.defenses._base import Defense, batch_norms
 from backdoor_lab.defenses.aft.synthesis import synthesise
-from backdoor_lab.models import freeze, frozen_copy
+from backdoor_lab.models import frozen_copy
 from backdoor_lab.seeds import generator_for
 from backdoor_lab.training import Recipe, constant
 from backdoor_lab.training.sam import frozen_statistics
-from backdoor_lab.validation import Count, Index, NonNegative, Positive, validated
+from backdoor_lab.validation import Count, NonNegative, Positive, validated
 
 
 def adversarial(
@@ -66,7 +66,7 @@ class AFT(Defense):
         synthesis_iterations: Adam steps of each batch of them.
         synthesis_lr: of these steps, on normalised pixels.
         radius: L2 norm of d at most, for images in [0, 1].
-        attack_iterations: gradient steps that find d; 0: there is none.
+        attack_iterations: gradient steps that find d.
         gamma: weight of the second term.
         freeze_statistics: tune under the running statistics, which stay as they are.
         keep_pruned: entries of BatchNorm that are 0 stay 0.
@@ -87,7 +87,7 @@ class AFT(Defense):
         synthesis_iterations: Count,
         synthesis_lr: Positive,
         radius: Positive,
-        attack_iterations: Index,
+        attack_iterations: Count,
         gamma: NonNegative,
         freeze_statistics: bool,
         keep_pruned: bool,
@@ -172,9 +172,6 @@ def only(model: nn.Module, norms: dict[str, nn.BatchNorm2d], freeze_statistics: 
     """Freeze all of `model` but scale and shift of `norms`, which may keep their statistics."""
     model.requires_grad_(False)
     for module in model.modules():
-        if not any(module.children()) and not isinstance(module, nn.BatchNorm2d):
-            freeze(module)
+        module.frozen = freeze_statistics or not isinstance(module, nn.BatchNorm2d)  # type: ignore[assignment]
     for norm in norms.values():
         norm.requires_grad_(True)
-        if freeze_statistics:
-            norm.frozen = True  # type: ignore[assignment]

@@ -5,18 +5,18 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from backdoor_lab.errors import ConfigError
-from backdoor_lab.models.stages import last_map, stages
+from backdoor_lab.models.stages import parted, stages
 
 
 def prunable_map(model: nn.Module, channels: int) -> tuple[str, str]:
-    """`last_map`, where one layer reads all of it.
+    """Names of (the last layer that makes a feature map, the layer behind that reads all of it).
 
     Raises:
         ConfigError: there is none.
     """
-    found = last_map(model, channels)
-    if found and getattr(model.get_submodule(found[1]), "groups", 1) == 1:
-        return found
+    parts = parted(model, channels)
+    if parts and getattr(model.get_submodule(parts[1][0]), "groups", 1) == 1:
+        return parts[0][-1], parts[1][0]
     raise ConfigError(
         "model without a last feature map that one layer reads, but defense=fp prunes its "
         "channels; allowed: a convolutional network"

@@ -5,7 +5,8 @@ Paper     Liu et al., "Fine-Pruning: Defending Against Backdooring Attacks on De
 Differs   the accuracy that says when to stop is that of held-out auxiliary images, where
           BackdoorBench looks at test images, and only a lower one stops; the last step that was
           harmless is what remains; channels are ranked without augmentation, and by magnitude,
-          since the last map of some models is signed; pruned entries stay 0 while tuning
+          since the last map of some models is signed; pruned entries stay 0 while tuning,
+          which sees all images, those held out before as well
 """
 
 from __future__ import annotations
