@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+PART = 2**20  # bytes that are read at once
 SAMPLE = 1000  # files of a folder whose bytes are looked at
 
 
@@ -26,5 +27,7 @@ def folder_digest(folder: str) -> str:
     for file in files:
         found.update(f"{file.relative_to(root)}\0{file.stat().st_size}\n".encode())
     for file in files[:: max(1, len(files) // SAMPLE)]:
-        found.update(file.read_bytes())
+        with file.open("rb") as stream:
+            while part := stream.read(PART):
+                found.update(part)
     return found.hexdigest()

@@ -188,6 +188,15 @@ def endless(draw: random.Random, folder: Path, sound: Sound) -> Path:
     return put(folder, "a.pth", content)
 
 
+def crowded(draw: random.Random, folder: Path, sound: Sound) -> Path:
+    """Thousands of names to be compared."""
+    stem = draw.choice(
+        ["a.b.c.d.e.{}.x", "features.{}.weight", "layer1.{}.conv1.weight", "\u00b2.{}"]
+    )
+    state = {stem.format(n): torch.ones(1) for n in range(draw.choice([2000, 4999, 9999]))}
+    return put(folder, "a.safetensors", save(state))
+
+
 def noise(draw: random.Random, folder: Path, sound: Sound) -> Path:
     name, content = draw.choice(sorted(sound.items()))
     head = content[: draw.choice([0, 8, 64, 512])]
@@ -204,5 +213,6 @@ MAKERS: dict[str, Maker] = {
     "no file of tensors": foreign,
     "impossible weights": weights,
     "endless pickles": endless,
+    "thousands of names": crowded,
     "noise": noise,
 }

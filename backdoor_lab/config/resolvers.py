@@ -60,6 +60,11 @@ def setting_of(defense: str, key: str, default: Any = None, *, _root_: DictConfi
     return as_node(default) if found is None else found
 
 
+def in_proportion(pixels: int, *, _root_: DictConfig) -> int:
+    """As many pixels on the images of the data set as `pixels` are on 32."""
+    return round(pixels * _root_.dataset.image_size / 32)
+
+
 def every_detector(*, _root_: DictConfig) -> DictConfig:
     """Every detector by name, with the values that it has here; panels of several are left out."""
     node = OmegaConf.create(detectors(), parent=_root_)

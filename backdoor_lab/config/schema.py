@@ -18,6 +18,7 @@ from backdoor_lab.config.resolvers import (
     every_detector,
     for_attack,
     for_dataset,
+    in_proportion,
     setting_of,
     value_for,
 )
@@ -74,6 +75,6 @@ def register() -> None:
     for file in sorted((CONF / "aux_data").glob("*.yaml")):
         store.store(group="aux", name=file.stem, node=OmegaConf.load(file), provider=file.name)
     resolvers = (value_for, for_dataset, for_attack, by_fact, by_ratio, setting_of, run_name)
-    for resolver in (*resolvers, every_detector, catalogue, launcher_here):
+    for resolver in (*resolvers, in_proportion, every_detector, catalogue, launcher_here):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
     OmegaConf.register_new_resolver("project", lambda: str(ROOT), replace=True)

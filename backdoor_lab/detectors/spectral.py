@@ -80,9 +80,8 @@ class Spectral(SuspectedDetector):
     def features(self, model: Classifier, images: Tensor) -> tuple[Tensor, Tensor]:
         """What the head sees (M, D), and the answers (M,), in full precision on the CPU."""
         self.passed += len(images)
-        pieces = images.split(self.together(self.at_once))
-        parts = [as_floats(one.to(self.engine.device)) for one in pieces]
-        features = [model.features(part) for part in parts]
+        parts = images.split(self.together(self.at_once))
+        features = [model.features(as_floats(one.to(self.engine.device))) for one in parts]
         answers = torch.cat([model.head(one).argmax(1) for one in features])
         return torch.cat(features).double().cpu(), answers.cpu()
 

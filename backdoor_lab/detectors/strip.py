@@ -2,7 +2,8 @@
 
 Paper     Gao et al., "STRIP: A Defence Against Trojan Attacks on Deep Neural Networks", ACSAC 2019
 Differs   overlays and the images that calibrate are apart; thresholds are empirical quantiles
-          beside the reference's fitted normal; what a folder as a whole says is a test of ours
+          beside the reference's fitted normal; all images get the same overlays; what a folder
+          says as a whole is a test of ours
 """
 
 from __future__ import annotations
@@ -65,6 +66,10 @@ class STRIP(SuspectedDetector):
         half = len(clean) // 2
         if not half:
             return self.found([], None, None, None, "strip needs two clean images or more")
+        calibrating = min(len(clean) - half, self.calibration)
+        few = None
+        if not lowest_rank(calibrating, self.fpr):
+            few = f"{calibrating} clean images calibrate it, too few to flag any at {self.fpr:.0%}"
         overlays = as_floats(clean[order[:half][: self.overlays]]).to(self.engine.device)
         suspected = self.suspected(self.images)
         calm, asked = (
@@ -83,7 +88,8 @@ class STRIP(SuspectedDetector):
             [np.mean(below & (answers == one)) for one in range(self.spec.num_classes)],
             float(roc_auc_score(labels, -np.r_[calm, asked])),
             normal_rule(calm, asked),
-            self.crowd_rule(calm, below, answers),
+            None if few else self.crowd_rule(calm, below, answers),
+            few,
             suspected=len(asked),
             share={
                 str(rate): float(np.mean(p_values(calm, asked) <= rate)) for rate in (0.01, 0.05)
@@ -128,12 +134,17 @@ def p_values(calm: NDArray[np.float64], asked: NDArray[np.float64]) -> NDArray[n
     return (1 + lower) / (1 + len(calm))
 
 
+def lowest_rank(calm: int, rate: float) -> int:
+    """The rank among `calm` clean entropies up to which a p-value is at most `rate`; 0: none."""
+    return int(rate * (1 + calm) + 1e-9)
+
+
 def crowd_p(count: int, asked: int, calm: int, rate: float) -> float:
     """The chance that `count` or more of `asked` clean images have a p-value of at most `rate`.
 
     So many lie below an order statistic of `calm` clean ones by the beta-binomial law.
     """
-    rank = int(rate * (1 + calm) + 1e-9)
+    rank = lowest_rank(calm, rate)
     if not rank:
         return 1.0
     return float(betabinom.sf(count - 1, asked, rank, calm - rank + 1))

@@ -81,7 +81,12 @@ class Control(Task):
             victim=before,
             inspection=Inspection(evidence, planted=planted),
             spent=job.spent(victim),
-            details={"attack": victim.details, "aux": aux.details},
+            details={
+                "victim": victim.facts,
+                "test": data.rests_on,
+                "attack": victim.details,
+                "aux": aux.details,
+            },
         )
         if job.pictures:
             job.show(evidence_picture(job.folder, record))

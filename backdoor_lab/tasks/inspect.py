@@ -82,6 +82,8 @@ class Inspect(Task):
             inspection=Inspection(evidence, changes, scores.get("sham")),
             spent=job.spent(victim),
             details={
+                "victim": victim.facts,
+                "test": data.rests_on,
                 "attack": victim.details,
                 "aux": aux.details,
                 "defense": parts.defense.details,

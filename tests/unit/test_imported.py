@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shlex
 from collections import OrderedDict
 
 import numpy as np
@@ -22,6 +23,7 @@ from backdoor_lab.victims.imported.namings import readings
 from backdoor_lab.victims.imported.opening import opened
 from backdoor_lab.victims.imported.order import meant_order
 from backdoor_lab.victims.imported.reading import inspect
+from backdoor_lab.victims.imported.statements import as_typed
 from backdoor_lab.victims.imported.zoo import fitted
 from tests.strangers import BenchPreActResNet18, bench_result, torchvision_resnet
 
@@ -125,6 +127,73 @@ def hugging_face(name):
         return ".".join([place, "shortcut", kinds[int(rest[0])], *rest[1:]])
     kind = kinds[layer.startswith("bn")]
     return ".".join([place, "layer", str(int(layer[-1]) - 1), kind, *rest])
+
+
+def test_a_folder_tells_the_side_of_its_images(tmp_path):
+    save_file(timm.create_model("resnet18", num_classes=3).state_dict(),
+              tmp_path / "model.safetensors")  # fmt: skip
+    for config, side in (
+        ({"pretrained_cfg": {"input_size": [3, 96, 96]}}, 96), ({"image_size": 64}, 64),
+        ({"image_size": True}, None), ({"pretrained_cfg": {"input_size": "big"}}, None), ({}, None),
+    ):  # fmt: skip
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        assert inspect(tmp_path)["told"]["side"] == side
+
+
+@pytest.mark.parametrize(
+    ("classes", "typed"),
+    [
+        (["dog", "cat"], "dataset.classes=[dog,cat]"),
+        (["2", "0"], """'dataset.classes=["2","0"]'"""),
+        (["true", "a, b"], """'dataset.classes=["true","a, b"]'"""),
+    ],
+)
+def test_classes_are_said_as_they_are_typed(config, classes, typed):
+    assert as_typed(classes) == typed
+    (argument,) = shlex.split(typed)
+    assert list(config("dataset=imagefolder", argument).dataset.classes) == classes
+
+
+def test_a_second_set_of_the_weights_is_no_part_of_the_network(bench, tmp_path):
+    state = bench.state_dict()
+    both = {f"model.{name}": one for name, one in state.items()}
+    both |= {f"ema_model.{name}": one for name, one in state.items()} | {"step": torch.ones(1)}
+    layout = looked_at(saved(tmp_path, both)).layout
+    assert sorted(layout.copies) == sorted(f"ema_model.{name}" for name in state)
+    assert layout.aside == tuple(sorted([*layout.copies, "step"]))
+    assert not looked_at(saved(tmp_path, {"net": state, "extra": {}})).layout.copies
+
+
+def test_files_of_thousands_of_names_are_not_compared_one_by_one(tmp_path, monkeypatch):
+    names = {f"a.b.c.{number}.x": torch.ones(1) for number in range(3000)}
+    save_file(names, tmp_path / "model.safetensors")
+    tried = []
+    monkeypatch.setattr(
+        "backdoor_lab.victims.imported.zoo.fitted",
+        lambda ways, *_: tried.append(ways),
+    )
+    assert "none of conf/model fits" in refusal(tmp_path / "model.safetensors")[0]
+    assert not tried
+    many = {f"a.{number}": torch.ones(1) for number in range(5001)}
+    save_file(many, tmp_path / "model.safetensors")
+    assert "5001 tensors" in refusal(tmp_path / "model.safetensors")[0]
+
+
+def test_odd_digits_in_names_are_no_numbers(tmp_path):
+    save_file({"features.\u00b2.weight": torch.ones(2)}, tmp_path / "model.safetensors")
+    refusal(tmp_path / "model.safetensors", ModelFactory("mobilenetv2_100"))
+
+
+@pytest.mark.parametrize(
+    ("factory", "said"),
+    [
+        (ModelFactory("resnetv2_50"), "model.architecture=resnetv2_50 has no linear layer"),
+        (ModelFactory("resnet18", options={"foo": 1}), "model.options={.*foo.* do not fit"),
+    ],
+)
+def test_architectures_that_cannot_be_filled_are_refused(bench, tmp_path, factory, said):
+    with pytest.raises(ConfigError, match=said):
+        looked_at(saved(tmp_path, bench.state_dict()), factory)
 
 
 def test_every_naming_leads_to_ours_and_back():

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -187,6 +188,24 @@ def test_what_lay_beside_the_weights_comes_back(run, bench, tmp_path):
     assert torch.equal(back["normalize.mean"], torch.tensor(MEAN))
     with pytest.raises(ConfigError, match=r"allowed: dataset\.mean=\[0\.4,0\.5,0\.6\]$"):
         run(path, "preact_resnet18_narrow", "dataset.mean=[0.5,0.5,0.5]")
+
+
+def test_a_running_average_is_neither_judged_nor_handed_back(run, bench, tmp_path, caplog):
+    state = bench.state_dict()
+    both = {f"model.{name}": one for name, one in state.items()}
+    both |= {f"ema_model.{name}": one for name, one in state.items()}
+    path = saved(tmp_path, both)
+    _, folder = run(path, "preact_resnet18_narrow", "export=model")
+    assert "the weights a second time (ema_model." in caplog.text
+    assert all(name.startswith("model.") for name in handed_back(folder))
+    assert "left out: " in (folder / "model" / "README.md").read_text()
+
+
+def test_a_size_that_the_network_does_not_take_is_refused(run, tmp_path):
+    net = timm.create_model("vit_tiny_patch16_224", num_classes=3)
+    path = saved(tmp_path, net.state_dict())
+    with pytest.raises(ConfigError, match=r"dataset\.image_size=32 does not suit vit_tiny"):
+        run(path, "resnet18", "model.architecture=vit_tiny_patch16_224", "model.small_stem=false")
 
 
 def test_a_folder_with_a_config_stays_one(run, bench, tmp_path):

@@ -45,6 +45,7 @@ def test_a_victim_is_inspected_and_the_record_read_again(run):
     assert evidence.calibrated.threshold == 3.82
     assert found.purified is None
     assert found.chain == ()
+    assert found.details["test"]["images"]
     assert read_record(folder) == found
     assert {"evidence.png", "inverted_victim.png"} <= {file.name for file in folder.iterdir()}
     (folder / "evidence.png").unlink()
@@ -109,6 +110,12 @@ def test_plants_are_made_purified_and_told(run):
 def test_what_cannot_work_is_refused_before_data_load(config, choices, sentence):
     with pytest.raises(ConfigError, match=sentence.replace(".", r"\.")):
         Parts.of(config(*QUICK[:4], *choices))
+
+
+def test_a_larger_patch_is_planted_in_proportion(config):
+    for side, patch in ((32, 5), (224, 35)):
+        cfg = config("task=control", "dataset=imagefolder", f"dataset.image_size={side}")
+        assert [one.size for one in cfg.task.plants.badnets] == [None, patch]
 
 
 def test_an_inspection_needs_no_defense_and_a_control_no_detector(config):

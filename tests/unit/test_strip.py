@@ -90,6 +90,14 @@ def test_p_values_and_the_chance_of_so_many():
     assert crowd_p(50, 50, 9, 0.05) == 1  # nine images know no share of a twentieth
 
 
+def test_too_few_clean_images_give_no_verdict(engine, spec, folder, images):
+    few = AuxiliarySet("seen", images.take(torch.arange(30)), True)
+    found = detector(engine, spec, folder).inspect(Patched(), few)
+    assert found.verdict == "not applicable"
+    assert "15 clean images calibrate it" in found.reason
+    assert found.scalar is not None
+
+
 def test_the_reference_fits_a_normal():
     calm = np.array([1.0, 2, 3])
     limit = norm.ppf(0.01, 2, calm.std())

@@ -51,7 +51,23 @@ def origin(victim: Victim, purified: Classifier) -> list[str]:
         f"{list(spec.mean)} and standard deviation {list(spec.std)}, which are no part of the "
         "weights",
         f"- outputs: {', '.join(spec.classes)}, in this order",
+        *aside(victim),
     ]  # fmt: skip
+
+
+def aside(victim: Victim) -> list[str]:
+    """What the file held beside the network, and what became of it."""
+    held = len(victim.layout.aside) if victim.layout else 0
+    copies = len(victim.layout.copies) if victim.layout else 0
+    lines = []
+    if copies:
+        lines.append(
+            f"- left out: {copies} tensors that held the weights a second time, such as a running "
+            "average, which nobody has purified"
+        )
+    if held > copies:
+        lines.append(f"- handed back as they came: {held - copies} tensors that are no weights")
+    return lines
 
 
 def done(cfg: DictConfig, record: Record) -> list[str]:
@@ -102,6 +118,7 @@ def loading(victim: Victim, purified: Classifier) -> list[str]:
         "## Loading", "",
         "The architecture is no longer the original's, whose class cannot load these weights; with "
         "backdoor_lab, from the folder above this one:", "", "```python",
+        "from pathlib import Path", "",
         "from backdoor_lab.models import load_purified", "",
         'model = load_purified(Path(".."))  # images in [0, 1] to logits', "```", "",
         "`model.onnx` (`export.onnx=true`) needs no class at all. What has changed:", "", *changed,

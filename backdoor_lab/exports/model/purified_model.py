@@ -69,7 +69,7 @@ def named(purified: Classifier, victim: Victim) -> dict[str, Tensor]:
     """The weights of `purified` as whoever brought the victim calls and shapes them.
 
     A victim that was trained here has timm's names. What the file held beside the weights of the
-    network comes back as it was.
+    network comes back as it was, but for copies of its weights, which nobody has purified.
     """
     state, layout = plain(purified.net.state_dict()), victim.layout
     if layout is None:
@@ -78,5 +78,6 @@ def named(purified: Classifier, victim: Victim) -> dict[str, Tensor]:
         layout.theirs(name): one.reshape(layout.shapes[name]) if name in layout.shapes else one
         for name, one in state.items()
     }
-    aside = (victim.folder or Path()) / "aside.safetensors"
-    return theirs | (load_file(aside) if aside.is_file() else {})
+    file = (victim.folder or Path()) / "aside.safetensors"
+    aside = load_file(file) if file.is_file() else {}
+    return theirs | {name: one for name, one in aside.items() if name not in layout.copies}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
 
 from backdoor_lab.attacks import Attack
@@ -26,6 +28,7 @@ from backdoor_lab.victims.imported.told import companions
 from backdoor_lab.victims.imported.trial import tried_out
 from backdoor_lab.victims.workshop import Workshop
 
+log = logging.getLogger(__name__)
 SHORT = 12  # of the digits of a file's hash, in a folder's name
 
 
@@ -62,6 +65,12 @@ class Imported(VictimSource):
         model = Classifier.of(card["model"])
         model.net.load_state_dict(load_file(folder / "model.safetensors"))
         layout = Layout(**card["layout"])
+        if layout.copies:
+            log.warning(
+                "the file holds the weights a second time (%s and others): %s and others are "
+                "judged and purified, the second ones are not, nor are they handed back",
+                layout.copies[0], next(iter(layout.names.values())),
+            )  # fmt: skip
         told = {
             "file": file,
             "name": place(self.path).name,
@@ -106,4 +115,12 @@ def empty(spec: DataSpec, factory: ModelFactory) -> Classifier:
             f"dataset.image_size={spec.shape[1]}, but the stem of this ResNet is that for small "
             "images; allowed: up to 64"
         )
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, *spec.shape))
+    except (AssertionError, RuntimeError) as error:
+        raise ConfigError(
+            f"dataset.image_size={spec.shape[1]} does not suit {factory.architecture} "
+            f"({str(error).splitlines()[0]}); allowed: the size that it was trained with"
+        ) from None
     return model

@@ -31,6 +31,13 @@ class Layout:
         """As JSON takes it."""
         return asdict(self)
 
+    @property
+    def copies(self) -> list[str]:
+        """Tensors set aside that are the same weights again, such as a running average (EMA)."""
+        used = {without_first(name) for name in self.names.values()} | set(self.names.values())
+        again = [name for name in self.aside if {name, without_first(name)} & used]
+        return again if 2 * len(again) > len(self.names) else []
+
     def theirs(self, name: str) -> str:
         """Their name for a weight of ours, also in a layer that a defense has put in."""
         if name in self.names:
@@ -126,6 +133,11 @@ def alike(found: tuple[int, ...], wanted: tuple[int, ...], free: bool) -> bool:
         return found[1:] == wanted[1:] and len(found) == len(wanted)
     matrix = (wanted[0], prod(wanted[1:])) if wanted else ()
     return found in (wanted, matrix)
+
+
+def without_first(name: str) -> str:
+    """`conv.weight` of `ema.conv.weight`."""
+    return name.partition(".")[2] or name
 
 
 def some(names: list[str], most: int = 3) -> str:

@@ -26,7 +26,7 @@ ARRAYS: list[Any] = [
     *((getattr(multiarray, name), f"numpy.{core}.multiarray.{name}")
       for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
 ]  # fmt: skip  # for BackdoorBench's results, and for the time of their loading
-NAMES, LONGEST = 10_000, 256
+NAMES, LONGEST = 5_000, 256
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def split(name: str) -> tuple[str, str]:
 def place(layer: str) -> list[tuple[bool, int, str]]:
     """Orders layers as they follow each other: the body first, numbers as numbers."""
     first, *rest = layer.split(".")
-    parts = [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in rest]
+    parts = [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in rest]
     return [(first != BODY, 0, first), *parts]
 
 

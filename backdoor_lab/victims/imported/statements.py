@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
+import shlex
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from backdoor_lab.errors import ConfigError
@@ -13,6 +17,7 @@ if TYPE_CHECKING:
     from backdoor_lab.victims.workshop import Workshop
 
 log = logging.getLogger(__name__)
+PLAIN = re.compile(r"(?!(?:true|false|null|nan|inf|infinity)$)[A-Za-z_]\w*", re.IGNORECASE)
 CLOSE = 2e-3  # means and deviations are printed with three digits or so
 
 
@@ -39,6 +44,11 @@ def refuse_statements(told: Told, outputs: int, shop: Workshop) -> None:
         if told.holds_normalisation:
             raise ConfigError(f"{sentence}; allowed: dataset.{key}={rounded(stated)}")
         log.warning("%s, as dataset.%s=%s", sentence, key, rounded(stated))
+    if told.side not in (None, spec.shape[-1]):
+        log.warning(
+            "dataset.image_size=%d, but the file says %d: accuracy and evidence may suffer",
+            spec.shape[-1], told.side,
+        )  # fmt: skip
 
 
 def refuse_order(told: Told, shop: Workshop) -> None:
@@ -47,16 +57,22 @@ def refuse_order(told: Told, shop: Workshop) -> None:
     if told.classes is None or not free or told.classes == ours:
         return
     if sorted(told.classes) == sorted(ours):
-        order = ",".join(told.classes)
         raise ConfigError(
             f"dataset.classes=null, but the file names its outputs in another order; "
-            f"allowed: dataset.classes=[{order}]"
+            f"allowed: {as_typed(told.classes)}"
         )
     log.warning(
         "the file calls its first output %s, the images' first class is %s: is the order the same?",
         shown(told.classes[0]),
         ours[0],
     )
+
+
+def as_typed(classes: Sequence[str]) -> str:
+    """`dataset.classes=[...]` as it is typed in a shell; odd names are quoted for Hydra."""
+    names = [name if PLAIN.fullmatch(name) else json.dumps(name) for name in classes]
+    text = f"dataset.classes=[{','.join(names)}]"
+    return text if names == list(classes) else shlex.quote(text)
 
 
 def rounded(values: tuple[float, ...]) -> str:

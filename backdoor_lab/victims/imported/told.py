@@ -28,6 +28,7 @@ class Told:
         mean: per channel.
         std: per channel.
         holds_normalisation: mean and std lie among the weights, and were used with them.
+        side: of the images in pixels.
     """
 
     architecture: str | None = None
@@ -35,6 +36,7 @@ class Told:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     holds_normalisation: bool = False
+    side: int | None = None
 
     def as_text(self) -> dict[str, Any]:
         """As JSON takes it."""
@@ -83,6 +85,7 @@ def told_by_folder(folder: Path) -> tuple[Path, Told]:
         or class_names(by_number(config.get("id2label"))),
         numbers(details.get("mean")),
         numbers(details.get("std")),
+        side=pixels(details.get("input_size") or config.get("image_size")),
     )
 
 
@@ -93,7 +96,7 @@ def companions(place: Path) -> list[Path]:
 
 def by_number(labels: Any) -> list[Any] | None:
     """The values of `{"0": ..., "1": ...}` in the order of the numbers."""
-    if not isinstance(labels, dict) or any(not str(key).isdigit() for key in labels):
+    if not isinstance(labels, dict) or any(not str(key).isdecimal() for key in labels):
         return None
     return [labels[key] for key in sorted(labels, key=int)]
 
@@ -102,6 +105,12 @@ def class_names(value: Any) -> tuple[str, ...] | None:
     """`value`, if it is a list of names."""
     plain = isinstance(value, list) and all(isinstance(name, str) for name in value)
     return tuple(value) if plain and value else None
+
+
+def pixels(value: Any) -> int | None:
+    """The last of `[3, 224, 224]`, or a number, if it is a whole one."""
+    last = value[-1] if isinstance(value, list) and value else value
+    return last if isinstance(last, int) and not isinstance(last, bool) else None
 
 
 def numbers(value: Any) -> tuple[float, ...] | None:

@@ -10,6 +10,7 @@ from backdoor_lab.errors import ConfigError, DivergedError
 from backdoor_lab.models import Classifier
 from backdoor_lab.training import accuracy
 from backdoor_lab.victims.imported.order import meant_order
+from backdoor_lab.victims.imported.statements import as_typed
 
 if TYPE_CHECKING:
     from backdoor_lab.victims.workshop import Workshop
@@ -37,7 +38,7 @@ def tried_out(model: Classifier, shop: Workshop) -> float:
     reached, classes = accuracy(logits, some.labels), shop.data.spec.classes
     order = meant_order(logits.argmax(1), some.labels, len(classes))
     if order is not None:
-        say_order(shop, ",".join(classes[label] for label in order), reached)
+        say_order(shop, [classes[label] for label in order], reached)
     elif reached < ABOVE_CHANCE / len(classes):
         log.warning(
             "the model's accuracy on the given images is %.1f %%, about chance: are dataset.mean, "
@@ -47,14 +48,14 @@ def tried_out(model: Classifier, shop: Workshop) -> float:
     return reached
 
 
-def say_order(shop: Workshop, meant: str, reached: float) -> None:
+def say_order(shop: Workshop, meant: list[str], reached: float) -> None:
     """Say that the model's outputs mean another order; refuse it where no order was stated."""
     stated = shop.identity["dataset"].get("classes")
     given = "null" if stated is None else f"[{','.join(stated)}]"
     sentence = (
         f"dataset.classes={given} makes the model right on {100 * reached:.1f} % of the given "
-        f"images, but most of its answers mean the order [{meant}]"
+        f"images, but most of its answers mean the order [{','.join(meant)}]"
     )
     if stated is None:
-        raise ConfigError(f"{sentence}; allowed: dataset.classes=[{meant}]")
+        raise ConfigError(f"{sentence}; allowed: {as_typed(meant)}")
     log.warning("%s", sentence)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from functools import cache
+from math import prod
 from typing import Any
 
 import torch
@@ -14,7 +16,7 @@ from backdoor_lab.config.places import CONF
 from backdoor_lab.datasets import DataSpec
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.models import Classifier, ModelFactory
-from backdoor_lab.victims.imported.layout import Layout, Misfit, Shapes, matched
+from backdoor_lab.victims.imported.layout import COUNTER, Layout, Misfit, Shapes, matched
 from backdoor_lab.victims.imported.sequence import in_sequence, options_of
 
 ANY = DataSpec("any", ("0", "1"), (3, 32, 32), (0.5,) * 3, (0.5,) * 3, padding=0, flip=False)
@@ -65,7 +67,18 @@ def shapes_of(architecture: str, small: bool, options: str) -> Shapes | None:
         if small:
             return None
         raise
-    head = [name for name, module in net.named_modules() if isinstance(module, nn.Linear)][-1]
+    except TypeError as error:
+        raise ConfigError(
+            f"model.options={options} do not fit model.architecture={architecture} ({error}); "
+            "allowed: those of timm's function of this name"
+        ) from None
+    linear = [name for name, module in net.named_modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise ConfigError(
+            f"model.architecture={architecture} has no linear layer as its head; allowed: an "
+            "architecture that ends in one"
+        )
+    head = linear[-1]
     state = {name: tuple(one.shape) for name, one in net.state_dict().items()}
     last = {name: state.pop(name) for name in list(state) if name.startswith(f"{head}.")}
     return state | last
@@ -89,6 +102,23 @@ def of_the_zoo(ways: list[dict[str, str]], shapes: Shapes) -> list[str]:
     for file in sorted((CONF / "model").glob("[!_]*.yaml")):
         chosen: Any = OmegaConf.to_container(OmegaConf.load(file))
         chosen.pop("_target_")
-        if isinstance(fitted(ways, shapes, ModelFactory(**chosen)), tuple):
+        factory = ModelFactory(**chosen)
+        if large_enough(shapes, factory) and isinstance(fitted(ways, shapes, factory), tuple):
             fit.append(file.stem)
     return fit
+
+
+def large_enough(shapes: Shapes, factory: ModelFactory) -> bool:
+    """Whether a file has a tensor of the size of each weight before the head, under any name.
+
+    Asked first: to compare names in every reading takes seconds where they are thousands.
+    """
+    held = Counter(map(prod, shapes.values()))
+    for small in (True, False):
+        expected = skeleton(factory, small)
+        if expected is not None:
+            head = f"{head_of(expected)}."
+            body = [name for name in expected if not name.startswith(head)]
+            if Counter(prod(expected[n]) for n in body if not n.endswith(COUNTER)) <= held:
+                return True
+    return False
