@@ -6,6 +6,7 @@ Differs   -
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from backdoor_lab.datasets.files import Files, decode_files, files_by_class, ima
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.validation import Index, validated
 
+log = logging.getLogger(__name__)
 NOBODY = -1  # the true class of an image that lies in no class's folder
 
 
@@ -66,5 +68,10 @@ class Unknown(NoAttack):
         return ImageSet.of(images, labels), nothing
 
     def _files(self, folder: Path) -> Files:
-        labelled = files_by_class(folder, self.spec.classes)
-        return labelled or [(file, NOBODY) for file in image_files(folder)]
+        labelled, found = files_by_class(folder, self.spec.classes), image_files(folder)
+        if labelled and len(found) > len(labelled):
+            log.warning(
+                "attack.folder=%s: %d of its %d images lie in no class folder and do not count",
+                folder, len(found) - len(labelled), len(found),
+            )  # fmt: skip
+        return labelled or [(file, NOBODY) for file in found]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from backdoor_lab.datasets._images import DataSpec, ImageSet, evenly, stratified, without
 from backdoor_lab.seeds import generator_for
-from backdoor_lab.validation import NUMBER, Count, Index, validated
+from backdoor_lab.validation import NUMBER, Count, Fraction, Index, Rate, validated
 
 Classes = Annotated[int, NUMBER, Field(ge=2)]
 Share = Annotated[float, NUMBER, Field(ge=0, lt=1)]
@@ -93,8 +93,8 @@ class Dataset(ABC):
         name: str,
         image_size: Count,
         num_classes: Classes | None,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
+        mean: tuple[Fraction, ...],
+        std: tuple[Rate, ...],
         padding: Index,
         flip: bool,
         split_seed: int,

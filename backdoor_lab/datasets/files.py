@@ -34,7 +34,9 @@ def image_files(folder: Path, exclude: str | None = None) -> list[Path]:
     return [
         path
         for path in sorted(folder.rglob("*"))
-        if is_image(path) and not (exclude and exclude in path.name)
+        if is_image(path)
+        and not (exclude and exclude in path.name)
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
 
 

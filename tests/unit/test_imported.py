@@ -140,6 +140,21 @@ def test_a_folder_tells_the_side_of_its_images(tmp_path):
         assert inspect(tmp_path)["told"]["side"] == side
 
 
+def test_normalisation_of_bytes_is_told_of_images_in_0_to_1(tmp_path):
+    save_file({"a.weight": torch.ones(1)}, tmp_path / "model.safetensors")
+    for mean, std in (([127.5, 51, 0], [51, 51, 255]), ([0.5, 0.2, 0], [0.2, 0.2, 1])):
+        config = {"pretrained_cfg": {"mean": mean, "std": std}}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        told = inspect(tmp_path)["told"]
+        assert told["mean"] == pytest.approx((0.5, 0.2, 0))
+        assert told["std"] == pytest.approx((0.2, 0.2, 1))
+
+
+def test_a_dictionary_without_tensors_is_told_by_its_keys(bench, tmp_path):
+    path = saved(tmp_path, {"ema": bench.state_dict(), "epoch": 3})
+    assert "holds 'ema', 'epoch', and no tensors there or below state_dict" in refusal(path)[0]
+
+
 @pytest.mark.parametrize(
     ("classes", "typed"),
     [

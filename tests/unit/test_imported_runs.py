@@ -201,6 +201,11 @@ def test_a_running_average_is_neither_judged_nor_handed_back(run, bench, tmp_pat
     assert "left out: " in (folder / "model" / "README.md").read_text()
 
 
+def test_normalisation_of_bytes_is_refused(config):
+    with pytest.raises(Exception, match=r"mean.*less than or equal to 1"):
+        Parts.of(config("dataset=digits", "dataset.mean=[123.7]"))
+
+
 def test_a_size_that_the_network_does_not_take_is_refused(run, tmp_path):
     net = timm.create_model("vit_tiny_patch16_224", num_classes=3)
     path = saved(tmp_path, net.state_dict())

@@ -49,7 +49,7 @@ def origin(victim: Victim, purified: Classifier) -> list[str]:
         f"- architecture: {', '.join([f'`{architecture}` (timm)', *more, *stem])}",
         f"- input: RGB, {spec.shape[1]} x {spec.shape[2]} pixels in [0, 1], normalised by mean "
         f"{list(spec.mean)} and standard deviation {list(spec.std)}, which are no part of the "
-        "weights",
+        "weights (`model.onnx`, where there is one, normalises by itself)",
         f"- outputs: {', '.join(spec.classes)}, in this order",
         *aside(victim),
     ]  # fmt: skip

@@ -7,10 +7,12 @@ from pathlib import Path, PurePosixPath
 
 NAMED = 5  # of what a pickle names
 # The lines below are shown to the owner of a file, for a sandbox of theirs; nothing here runs them.
-SAVE = "save_file({k: v.contiguous().clone() for k, v in %s.items()}, 'model.safetensors')"
+SAVE = ("save_file({k: v.contiguous().clone() for k, v in %s.items() if torch.is_tensor(v)}, "
+        "'model.safetensors')")  # fmt: skip
 TORCH = "import torch; from safetensors.torch import save_file"
 MODULE = (TORCH, "m = torch.load(%s, map_location='cpu', weights_only=False)",
-          "m = m.get('state_dict', m.get('model', m)) if isinstance(m, dict) else m",
+          "keys = ('state_dict', 'model_state_dict', 'model', 'net')",
+          "m = next((m[k] for k in keys if k in m), m) if isinstance(m, dict) else m",
           "m = m.state_dict() if isinstance(m, torch.nn.Module) else m", SAVE % "m")  # fmt: skip
 SCRIPT = (TORCH, "m = torch.jit.load(%s, map_location='cpu')", SAVE % "m.state_dict()")
 EXPORTED = (TORCH, "m = torch.export.load(%s)", SAVE % "m.state_dict")

@@ -88,7 +88,10 @@ def sound(state: dict[str, Any]) -> dict[str, Tensor]:
         Refused: none, too many, or of a kind that weights are not.
     """
     tensors = {name: one for name, one in state.items() if isinstance(one, Tensor)}
-    if not 0 < len(tensors) <= NAMES:
+    if not tensors:
+        keys = ", ".join(shown(str(key)) for key in list(state)[:3]) or "nothing"
+        raise Refused(f"holds {keys}, and no tensors there or below {', '.join(WRAPPERS)}")
+    if len(tensors) > NAMES:
         raise Refused(f"holds {len(tensors)} tensors; weights are 1 to {NAMES}")
     for name, one in tensors.items():
         if not isinstance(name, str) or len(name) > LONGEST or not name.isprintable():

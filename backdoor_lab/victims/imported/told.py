@@ -77,14 +77,15 @@ def told_by_folder(folder: Path) -> tuple[Path, Told]:
         named = {"mean": "image_mean", "std": "image_std"}
         if isinstance(image, dict):
             details = details | {key: image.get(name) for key, name in named.items()}
+    mean, std = as_shares(numbers(details.get("mean")), numbers(details.get("std")))
     kinds = config.get("architectures")
     architecture = config.get("architecture") or (kinds[0] if isinstance(kinds, list) else None)
     return files[0], Told(
         architecture if isinstance(architecture, str) else None,
         class_names(config.get("label_names") or details.get("label_names"))
         or class_names(by_number(config.get("id2label"))),
-        numbers(details.get("mean")),
-        numbers(details.get("std")),
+        mean,
+        std,
         side=pixels(details.get("input_size") or config.get("image_size")),
     )
 
@@ -105,6 +106,15 @@ def class_names(value: Any) -> tuple[str, ...] | None:
     """`value`, if it is a list of names."""
     plain = isinstance(value, list) and all(isinstance(name, str) for name in value)
     return tuple(value) if plain and value else None
+
+
+def as_shares(
+    mean: tuple[float, ...] | None, std: tuple[float, ...] | None
+) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """Mean and deviation of images in [0, 1], where those of images in [0, 255] are told."""
+    if mean is None or std is None or max(*mean, *std) <= 1:
+        return mean, std
+    return tuple(one / 255 for one in mean), tuple(one / 255 for one in std)
 
 
 def pixels(value: Any) -> int | None:
