@@ -166,7 +166,7 @@ def rows(sets: dict[str, Sets]) -> list[list[str]]:
     """Each attack, all of them together, then clean models, of each detector."""
     table = []
     for name, one in sets.items():
-        if not (one.victims and one.clean):
+        if not one.victims or len(one.clean) < 2:
             continue
         together = [found for several in one.victims.values() for found in several]
         for attack, found in {**one.victims, "all": together}.items():

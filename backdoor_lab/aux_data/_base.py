@@ -16,7 +16,6 @@ from backdoor_lab.errors import ConfigError, spelled
 from backdoor_lab.seeds import derive, generator_for
 from backdoor_lab.validation import Count, Index, Rate, validated
 
-ROUNDING = 0.05  # of the images that a ratio means, how many a split of whole numbers may lack
 Some = Count | Annotated[tuple[Index, ...], Field(min_length=1)]
 
 
@@ -150,8 +149,6 @@ class AuxiliaryKind(ABC):
         if self.per_class and not self.size:
             return among[as_many_each(labels, self.per_class, draw)]
         count = self.wanted(data)
-        if self.size is None and count - ROUNDING * count <= len(among) < count:
-            count = len(among)  # the same share of each class, which the split has rounded down
         if count > len(among):
             raise ConfigError(
                 f"aux.size={self.size}, aux.ratio={self.ratio} mean {count} image(s); "

@@ -13,6 +13,12 @@ from backdoor_lab.errors import ConfigError, spelled
 class Reserved(AuxiliaryKind):
     """Draws from the part that the split has reserved."""
 
+    def wanted(self, data: Data) -> int:
+        """All that is held, where the split has rounded the same share down in each class."""
+        count, held = super().wanted(data), len(data.reserved)
+        rounded = self.size is None and held < count < held + data.spec.num_classes
+        return held if rounded else count
+
     def pool(self, data: Data, poisoned: Tensor | None, seed: int) -> Pool:
         if not len(data.reserved):
             raise ConfigError(

@@ -24,16 +24,8 @@ def frozen_copy(model: nn.Module) -> nn.Module:
 
 def freeze_except(model: nn.Module, free: nn.Module) -> nn.Module:
     """`model` itself, all of it frozen but its part `free`, which can be trained."""
-    model.frozen = True  # type: ignore[assignment]
-    for child in model.children():
-        if child is free:
-            child.requires_grad_(True).frozen = False  # type: ignore[assignment]
-        elif free in child.modules():
-            freeze_except(child, free)
-        else:
-            freeze(child)
-    for parameter in model.parameters(recurse=False):
-        parameter.requires_grad_(False)
+    freeze(model)
+    free.requires_grad_(True).frozen = False  # type: ignore[assignment]
     return model
 
 

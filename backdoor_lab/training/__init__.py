@@ -1,8 +1,8 @@
 """Batches, augmentation, recipes and the engine that trains."""
 
 from backdoor_lab.training.augment import Augmentation, CropFlip
-from backdoor_lab.training.batches import Batches, as_floats
-from backdoor_lab.training.engine import Engine, accuracy, whole
+from backdoor_lab.training.batches import Batches, as_floats, whole
+from backdoor_lab.training.engine import Engine, accuracy
 from backdoor_lab.training.manual import Manual
 from backdoor_lab.training.recipe import Recipe, sgd
 from backdoor_lab.training.sam import SAM

@@ -125,3 +125,13 @@ class _Cutter(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
 
 def _keep(batch: Any) -> Any:
     return batch
+
+
+def whole(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
+    """Every image, a last batch of one included: evaluation drops nothing."""
+    yield from batches
+    rest = len(batches.data) - len(batches) * batches.batch_size
+    if rest == 1:
+        last = torch.tensor([len(batches.data) - 1], device=batches.data.device)
+        image = batches.data.cut(last).to(batches.device)
+        yield image.float().div(255), batches.data.labels[last].to(batches.device)

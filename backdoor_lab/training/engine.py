@@ -23,7 +23,7 @@ from backdoor_lab.callbacks import EpochLoss, Finite, FitProgress, LayerDraws, R
 from backdoor_lab.datasets._images import ImageSet
 from backdoor_lab.device import chosen_device, resolved_precision
 from backdoor_lab.errors import ConfigError, DivergedError
-from backdoor_lab.training.batches import Batches, Streamed
+from backdoor_lab.training.batches import Batches, Streamed, whole
 from backdoor_lab.training.manual import Manual
 from backdoor_lab.training.supervised import Supervised
 from backdoor_lab.validation import Count, Fraction, Index, Positive, Rate, validated
@@ -124,7 +124,8 @@ class Engine:
             extra.append(Resume(folder, self.resume_every))
         module.model.to(memory_format=torch.channels_last)
         module.train()
-        with torch.random.fork_rng():  # `LayerDraws` seeds the global generator
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):  # `LayerDraws` seeds the global generator
             self._run(module, batches, [*callbacks, *deepcopy(self.callbacks), *extra], folder)
         module.to(self.device)
         module.model.eval()
@@ -240,13 +241,3 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
         logits, labels.to(logits.device), num_classes=logits.shape[1], average="micro"
     )
     return round(right.item(), 6)  # single precision holds no more
-
-
-def whole(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
-    """Every image, a last batch of one included: evaluation drops nothing."""
-    yield from batches
-    rest = len(batches.data) - len(batches) * batches.batch_size
-    if rest == 1:
-        last = torch.tensor([len(batches.data) - 1], device=batches.data.device)
-        image = batches.data.cut(last).to(batches.device)
-        yield image.float().div(255), batches.data.labels[last].to(batches.device)

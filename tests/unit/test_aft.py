@@ -18,7 +18,7 @@ from backdoor_lab.defenses.aft.aft import adversarial, only
 from backdoor_lab.defenses.aft.synthesis import mismatch, synthesise
 from backdoor_lab.defenses.clp import CLP
 from backdoor_lab.models import frozen_copy
-from backdoor_lab.training import Engine
+from backdoor_lab.training import Engine, Recipe, Tuning
 from tests.tiny import SPEC, drawn_tiny, tiny_aux
 
 NOTHING = AuxiliarySet("none", None, False)
@@ -264,7 +264,9 @@ def test_dropout_and_frozen_parts_stay_out_of_the_training(model):
     only(net, batch_norms(net), freeze_statistics=False)
     trained = {name for name, weight in net.named_parameters() if weight.requires_grad}
     assert trained == {f"0.{place}.{part}" for place in (1, 4) for part in ("weight", "bias")}
-    assert net[1].frozen
+    Tuning(net, Recipe(1, 8, 0.1), None, 0).train()
+    active = {name for name, module in net.named_modules() if module.training}
+    assert active == {"0.1", "0.4"}  # no dropout, also none between layers
 
 
 def test_a_dry_run_synthesises_in_one_step(model, monkeypatch):

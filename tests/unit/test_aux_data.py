@@ -305,6 +305,8 @@ def test_a_share_is_what_the_split_of_whole_images_left_of_it(data):
     held = len(data.reserved)
     ratio = (held + 1) / data.original  # one image more than the classes could give
     assert len(Reserved(ratio, ratio_base="original").draw(data, NONE, 0).data) == held
+    with pytest.raises(ConfigError, match="allowed: 1 to"):
+        Reserved((held + 10) / data.original, ratio_base="original").foresee(data, 0)
 
 
 def test_a_reserved_part_bounds_the_size(data):

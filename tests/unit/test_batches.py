@@ -5,8 +5,7 @@ import torch
 from backdoor_lab.datasets import ImageSet, evenly, stratified, without
 from backdoor_lab.training import Batches, CropFlip
 from backdoor_lab.training.augment import crop_flip
-from backdoor_lab.training.batches import Streamed
-from backdoor_lab.training.engine import whole
+from backdoor_lab.training.batches import Streamed, whole
 
 
 def everything(batches):

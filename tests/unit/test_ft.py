@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 
@@ -137,7 +138,7 @@ def test_tuned_takes_a_rate_that_diverges_for_a_harmful_one(tiny, aux, engine):
 
 @pytest.mark.parametrize("bad", ["defense.rates=[]", "defense.lengths=[]"])
 def test_tuned_needs_something_to_try(config, bad):
-    with pytest.raises(Exception, match=bad.split("=")[0].rpartition(".")[2]):
+    with pytest.raises(InstantiationException, match=bad.split("=")[0].rpartition(".")[2]):
         instantiate(config("defense=ft_tuned", bad).defense)
 
 

@@ -202,7 +202,7 @@ def test_a_running_average_is_neither_judged_nor_handed_back(run, bench, tmp_pat
 
 
 def test_normalisation_of_bytes_is_refused(config):
-    with pytest.raises(Exception, match=r"mean.*less than or equal to 1"):
+    with pytest.raises(ConfigError, match=r"mean.*less than or equal to 1"):
         Parts.of(config("dataset=digits", "dataset.mean=[123.7]"))
 
 

@@ -22,7 +22,7 @@ from backdoor_lab.datasets import ImageSet
 from backdoor_lab.datasets._images import nearest
 from backdoor_lab.defenses._base import Defense, batch_norms
 from backdoor_lab.defenses.aft.synthesis import synthesise
-from backdoor_lab.models import frozen_copy
+from backdoor_lab.models import freeze, frozen_copy
 from backdoor_lab.seeds import generator_for
 from backdoor_lab.training import Recipe, constant
 from backdoor_lab.training.sam import frozen_statistics
@@ -170,8 +170,6 @@ class AFT(Defense):
 
 def only(model: nn.Module, norms: dict[str, nn.BatchNorm2d], freeze_statistics: bool) -> None:
     """Freeze all of `model` but scale and shift of `norms`, which may keep their statistics."""
-    model.requires_grad_(False)
-    for module in model.modules():
-        module.frozen = freeze_statistics or not isinstance(module, nn.BatchNorm2d)  # type: ignore[assignment]
+    freeze(model)
     for norm in norms.values():
-        norm.requires_grad_(True)
+        norm.requires_grad_(True).frozen = freeze_statistics  # type: ignore[assignment]

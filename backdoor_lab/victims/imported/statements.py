@@ -70,7 +70,10 @@ def refuse_order(told: Told, shop: Workshop) -> None:
 
 def as_typed(classes: Sequence[str]) -> str:
     """`dataset.classes=[...]` as it is typed in a shell; odd names are quoted for Hydra."""
-    names = [name if PLAIN.fullmatch(name) else json.dumps(name) for name in classes]
+    names = [
+        name if PLAIN.fullmatch(name) else json.dumps(name, ensure_ascii=not name.isprintable())
+        for name in classes
+    ]
     text = f"dataset.classes=[{','.join(names)}]"
     return text if names == list(classes) else shlex.quote(text)
 
