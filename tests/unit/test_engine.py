@@ -128,18 +128,25 @@ class Dropping(nn.Module):
 
 
 def test_what_layers_draw_follows_from_the_seed_and_the_epoch(engine, data):
-    def trained(seed):
+    seeds = []
+
+    class Told(Tuning):
+        def on_train_batch_start(self, batch, batch_idx):
+            seeds.append(torch.initial_seed())
+
+    def trained(seed, before):
         model = Dropping()
-        state = torch.rand(5), torch.get_rng_state()
-        engine.fit(Tuning(model, plain(0.1, epochs=2), None, seed), data, "fit")
-        assert torch.equal(torch.get_rng_state(), state[1])
+        with torch.random.fork_rng():
+            torch.manual_seed(before)
+            state = torch.get_rng_state()
+            engine.fit(Told(model, plain(0.1, epochs=2), None, seed), data, "fit")
+            assert torch.equal(torch.get_rng_state(), state)
         return model.net.head.weight.detach()
 
-    first = trained(3)
-    state = torch.get_rng_state()
-    torch.manual_seed(99)
-    assert torch.equal(trained(3), first)
-    torch.set_rng_state(state)
+    assert torch.equal(trained(3, before=1), trained(3, before=2))
+    first, second = seeds[0], seeds[4]  # of four batches each, as a resumed training has them
+    assert seeds == [*[first] * 4, *[second] * 4] * 2
+    assert first != second
 
 
 @pytest.mark.parametrize(
