@@ -66,22 +66,18 @@ class STRIP(SuspectedDetector):
         half = len(clean) // 2
         if not half:
             return self.found([], None, None, None, "strip needs two clean images or more")
-        calibrating = min(len(clean) - half, self.calibration)
-        few = None
-        if not lowest_rank(calibrating, self.fpr):
-            few = f"{calibrating} clean images calibrate it, too few to flag any at {self.fpr:.0%}"
         overlays = as_floats(clean[order[:half][: self.overlays]]).to(self.engine.device)
         suspected = self.suspected(self.images)
         calm, asked = (
             self.entropies(model, images, overlays)
             for images in (clean[order[half:]][: self.calibration], suspected.images)
         )
+        few = None
+        if not lowest_rank(len(calm), self.fpr):
+            few = f"{len(calm)} clean images calibrate it, too few to flag any at {self.fpr:.0%}"
         below = p_values(calm, asked) <= self.fpr
-        answers = (
-            self.answers(model, self.parts(suspected.images, self.together(self.at_once)))
-            .cpu()
-            .numpy()
-        )
+        parts = self.parts(suspected.images, self.together(self.at_once))
+        answers = self.answers(model, parts).cpu().numpy()
         labels = np.r_[np.zeros(len(calm)), np.ones(len(asked))]
         most = np.argsort(asked)[:NAMED]
         return self.found(

@@ -80,4 +80,5 @@ def named(purified: Classifier, victim: Victim) -> dict[str, Tensor]:
     }
     file = (victim.folder or Path()) / "aside.safetensors"
     aside = load_file(file) if file.is_file() else {}
-    return theirs | {name: one for name, one in aside.items() if name not in layout.copies}
+    copies = set(layout.copies)
+    return theirs | {name: one for name, one in aside.items() if name not in copies}
