@@ -3,6 +3,7 @@
     python -m benchmarks.acceptance                            # controls: mnist, seeds 0 to 2
     python -m benchmarks.acceptance --dataset digits --seeds 0
     python -m benchmarks.acceptance --table defenses           # every defense, with reserved images
+    python -m benchmarks.acceptance --table kinds --dataset digits --seeds 0   # with every kind
 
 Runs the grids through the command line (finished cells are not repeated), reads their records and
 writes `benchmarks/<table>_<dataset>.md`. Strengths were chosen on seeds from 100 up. A row is worth
@@ -26,21 +27,22 @@ from benchmarks.kept import kept
 
 ATTACKS = "attack=badnets,wanet,sig"
 WITHOUT_DATA = ["clp", "cc", "aft"]
+WITH_DATA = f"defense={','.join(names('defense', without=['none', *WITHOUT_DATA]))}"
+KINDS = names("aux_data", without=["folder", "none"])  # folder goes with an imported model
 TABLES = {
     "controls": [
-        ["defense=ft_matched,ft_tuned,anp,bcu,unibp,unibp_random", "aux=seen,external"],
-        ["defense=clp", "aux=none"],
+        [
+            ATTACKS,
+            "defense=ft_matched,ft_tuned,anp,bcu,unibp,unibp_random",
+            "aux=seen,external",
+        ],
+        [ATTACKS, "defense=clp", "aux=none"],
     ],
     "defenses": [
-        [f"defense={','.join(names('defense', without=['none', *WITHOUT_DATA]))}", "aux=reserved"],
-        [f"defense={','.join(WITHOUT_DATA)}", "aux=none"],
+        [ATTACKS, WITH_DATA, "aux=reserved"],
+        [ATTACKS, f"defense={','.join(WITHOUT_DATA)}", "aux=none"],
     ],
-    "kinds": [
-        [
-            f"defense={','.join(names('defense', without=['none', *WITHOUT_DATA]))}",
-            f"aux={','.join(names('aux_data', without=['none']))}",
-        ],
-    ],
+    "kinds": [["attack=badnets", WITH_DATA, f"aux={','.join(KINDS)}"]],
 }
 GROUPS = ("attack", "defense", "aux")
 RATES = ("acc", "asr", "acc_target", "acc_worst")
@@ -54,7 +56,7 @@ def run_grids(grids: list[list[str]], outputs: Path, dataset: str, seeds: str) -
     """Fill `outputs`; what is there already is kept."""
     common = [f"dataset={dataset}", f"seed={seeds}", "pictures=false", "keep_model=false"]
     for grid in grids:
-        command = [sys.executable, "run.py", "-m", ATTACKS, *grid, *common]
+        command = [sys.executable, "run.py", "-m", *grid, *common]
         subprocess.run([*command, f"paths.outputs={outputs}"], cwd=ROOT, check=True)
 
 

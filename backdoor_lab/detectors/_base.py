@@ -150,7 +150,7 @@ class Detector(Panel, ABC):
         named = dict(zip(self.spec.classes, map(float, scores), strict=False))
         verdict = "not flagged"
         if calibrated is None:
-            verdict = "not applicable"
+            verdict = "no verdict"
         elif calibrated.flagged:
             verdict = "flagged"
         most = max(named, key=named.__getitem__, default=None)

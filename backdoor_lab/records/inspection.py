@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from backdoor_lab.evaluation.scores import Scores
 
-Verdict = Literal["flagged", "not flagged", "not applicable"]
+Verdict = Literal["flagged", "not flagged", "no verdict", "not applicable"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Evidence:
     """What one detector found on one model; it is never that a model is clean.
 
     Attributes:
-        verdict: by the calibrated rule.
+        verdict: by the calibrated rule; `no verdict` where the method looked and has no such rule.
         cannot_see: backdoors that the method passes over by nature.
         reason: why there is no verdict.
         scores: by class.

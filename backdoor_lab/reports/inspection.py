@@ -12,6 +12,7 @@ from backdoor_lab.reports.table import DASH, percent, rate, run_title
 WORDS = {
     "flagged": "sign of a backdoor",
     "not flagged": "no evidence found",
+    "no verdict": "no verdict",
     "not applicable": "not applicable",
 }
 READING = (
@@ -52,7 +53,7 @@ def notes_table(found: Inspection) -> Table:
     """What each method cannot see, or why it says nothing."""
     table = Table(caption=READING, title_justify="left", show_lines=True)
     table.add_column("detector")
-    table.add_column("what it cannot see, or why it does not apply", overflow="fold")
+    table.add_column("what it cannot see, or why it gives no verdict", overflow="fold")
     for detector, by_model in by_detector(found).items():
         one = next(iter(by_model.values()))
         told = one.cannot_see if one.reason is None else one.reason

@@ -80,7 +80,7 @@ def test_with_the_identity_the_shares_are_the_models_own_errors():
     assert shares_of(led, labels, answers, 3).tolist() == pytest.approx([0.5, 0, 0.75])
 
 
-@pytest.mark.parametrize(("threshold", "verdict"), [(None, "not applicable"), (0.999, None)])
+@pytest.mark.parametrize(("threshold", "verdict"), [(None, "no verdict"), (0.999, None)])
 def test_without_a_threshold_there_is_no_verdict(engine, spec, model, images, threshold, verdict):
     detector = BTIDBF(40, 5, 0.01, HOW, 0.03, threshold)
     detector.attach(engine, spec, seed=0)

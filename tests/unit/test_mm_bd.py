@@ -37,7 +37,7 @@ def test_a_linear_margin_is_driven_to_its_largest(engine):
     weight, bias = model[1].weight, model[1].bias
     wanted = (weight[0] - weight[1]).relu().sum() + bias[0] - bias[1]
     assert found.scores["a"] == pytest.approx(wanted.item(), abs=1e-3)
-    assert found.verdict == "not applicable"
+    assert found.verdict == "no verdict"
     assert "2 classes" in found.reason
 
 

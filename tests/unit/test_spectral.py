@@ -69,6 +69,6 @@ def test_few_images_of_a_class_say_nothing(detector, model, images, tmp_path):
     for number, image in enumerate(images.images[:12]):
         write_png(image, str(tmp_path / f"{number}.png"))
     found = detector.inspect(model, NOTHING)
-    assert found.verdict == "not applicable"
+    assert found.verdict == "no verdict"
     assert "suspected images or more" in found.reason
     assert found.details["labels"] == "of the model"
