@@ -35,7 +35,7 @@ lint: setup ## ruff and mypy
 	$(BIN)/mypy
 
 acceptance: setup ## every defense beside its controls on mnist, three seeds; resumable, hours on two cores
-	$(BIN)/python -m benchmarks.acceptance
+	$(BIN)/python -m benchmarks.acceptance --table defenses
 
 dashboard: setup ## a W&B workspace over your runs: make dashboard ENTITY=me
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraints requirements.lock ".[dashboard]"
