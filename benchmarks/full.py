@@ -15,23 +15,22 @@ import subprocess
 import sys
 
 from backdoor_lab.config import ROOT
+from backdoor_lab.run.cells import parsed
 
 GRACE = 60  # seconds between asking a grid to end and killing it
 
 
-def run(command: list[str], seconds: float) -> bool:
-    """Run a command; whether it came to its end in time."""
+def run(command: list[str], seconds: float) -> None:
+    """Run a command, so long at most."""
     process = subprocess.Popen([sys.executable, "run.py", *command], cwd=ROOT)
     try:
         process.wait(seconds)
-        return True
     except subprocess.TimeoutExpired:
         process.terminate()
         try:
             process.wait(GRACE)
         except subprocess.TimeoutExpired:
             process.kill()
-        return False
 
 
 def main() -> None:
@@ -42,7 +41,8 @@ def main() -> None:
     chosen, more = parser.parse_known_args()
     preset = [f"experiment={chosen.table}", f"size={chosen.size}"]
     run(["-m", *preset, "pictures=false", "keep_model=false", *more], 60 * chosen.minutes)
-    single = [one for one in more if "," not in one]  # lists are for -m; their gaps are holes
+    # Lists are for -m; their gaps are holes of the table.
+    single = [one for one in more if not parsed(one).is_sweep_override()]
     subprocess.run([sys.executable, "run.py", "task=table", *preset, *single], cwd=ROOT, check=True)
 
 

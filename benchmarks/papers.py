@@ -37,12 +37,16 @@ def row(name: str) -> list[object]:
     return [title.rstrip("."), len(cells(name)), f"`{command}`", " ".join(notes)]
 
 
-def main() -> None:
+def page() -> str:
+    """The list in Markdown, tables first."""
     tables = [name for name in names("experiment") if "_table" in name]
     tables += [name for name in names("experiment") if "_figure" in name]
     heads = ["table or figure", "cells", "command", "beside it"]
-    text = HEAD + "\n" + markdown(heads, map(row, tables))
-    Path(__file__).with_suffix(".md").write_text(text + "\n")
+    return HEAD + "\n" + markdown(heads, map(row, tables)) + "\n"
+
+
+def main() -> None:
+    Path(__file__).with_suffix(".md").write_text(page())
 
 
 if __name__ == "__main__":

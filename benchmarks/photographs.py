@@ -59,7 +59,8 @@ def overrides(data: Path, outputs: Path) -> list[str]:
         "dataset.name=cifar10", "dataset.flip=true", "dataset.mean=[0.4914,0.4822,0.4465]",
         "dataset.std=[0.247,0.243,0.261]", "dataset.reserved=0.05", "pictures=false",
         "keep_model=false", f"paths.external={data}/external-cifar10", f"paths.outputs={outputs}",
-        f"paths.cache={outputs}/cache",
+        f"paths.cache={outputs}/cache", "++values_for.reserved.ratio_base=original",
+        "++values_for.external.ratio_base=original",
     ]  # fmt: skip
 
 
@@ -136,7 +137,8 @@ def report(records: Sequence[Record], command: str) -> str:
         "apart for the defender) and 10,000 test images went through JPEG of quality 75; "
         "PreAct-ResNet18 of width 16, 12 epochs; lengths of the defenses as `size=small` says. "
         "Percent; `target` and `worst` are accuracies on clean images of the target class and of "
-        "the worst class. Printed: UniBP's Table 1 at 10%, else C&C's Table 3, else BCU's Table 1. "
+        "the worst class. Printed: UniBP's Table 1 at 10% (the defender here has 5%), else C&C's "
+        "Table 3, else BCU's Table 1. "
         "One seed a row: no spread, no claim.",
         f"Made on {date.today()} by `{command}`, {machine()}; other work shared the machine, so "
         "that seconds are upper bounds.",

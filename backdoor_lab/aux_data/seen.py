@@ -2,8 +2,8 @@
 
 Paper     the usual setting of purification; told apart from the others by GIC (section 5)
 Differs   GIC leaves poisoned images out, which takes most of the target class away where an attack
-          poisons no other; by default their clean originals are drawn as the others are, as in the
-          code of Effective-Residual; aux.poisoned=left_out does as GIC says
+          poisons no other; by default their clean originals are drawn as the others are, as in
+          BackdoorBench's code; aux.poisoned=left_out does as GIC says
 """
 
 from __future__ import annotations

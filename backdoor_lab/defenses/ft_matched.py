@@ -1,7 +1,8 @@
 """FT with the settings of another defense: what of its effect is the fine-tuning alone?
 
 Paper     a control of ours; UniBP compares with fine-tuning at another rate than its own
-Differs   no paper has it
+Differs   no paper has it; a neighbour whose rate is constant (nad at times, npd, pam, tsbd) is
+          matched by its first rate alone: a half cosine adds up to half as much
 """
 
 from __future__ import annotations
@@ -10,21 +11,24 @@ from functools import partial
 
 from backdoor_lab.defenses._base import Defense
 from backdoor_lab.errors import ConfigError
-from backdoor_lab.training import Recipe, cosine, sgd
-from backdoor_lab.validation import Count, Momentum, NonNegative, Positive, validated
+from backdoor_lab.training import Recipe, cosine, plateau, sgd
+from backdoor_lab.validation import Count, Index, Momentum, NonNegative, Positive, validated
 
 
 class FTMatched(Defense):
-    """Fine-tunes all layers at its neighbour's rate, batch and epochs, down a half cosine.
+    """Fine-tunes all layers at its neighbour's rate, batch and epochs, by its cosine or plateau.
 
     Args:
         like: the neighbour's name, for the report.
-        epochs: passes over the images, at least one; this and the next two None where the
-            neighbour has no such value, which is refused.
+        epochs: passes over the images in a round, at least one; this, rate and batch None where
+            the neighbour has no such value, which is refused.
+        rounds: of so many epochs, in one training.
         lr: learning rate, at its start.
         batch_size: images a step.
         lr_floor: learning rate at the end of the half cosine.
         t_max: epochs of the half cosine; None: all.
+        patience: epochs without a lower training loss until the rate is a tenth, instead of the
+            cosine; None: cosine.
         momentum: of SGD.
         weight_decay: on all parameters.
     """
@@ -34,10 +38,12 @@ class FTMatched(Defense):
         self,
         like: str,
         epochs: Count | None,
+        rounds: Count,
         lr: Positive | None,
         batch_size: Count | None,
         lr_floor: NonNegative,
         t_max: Count | None,
+        patience: Index | None,
         momentum: Momentum,
         weight_decay: NonNegative,
     ) -> None:
@@ -47,6 +53,9 @@ class FTMatched(Defense):
                 f"like={like} of defense=ft_matched has no epochs, lr and batch_size of its own; "
                 "allowed: a defense that fine-tunes, such as unibp, bcu or ft"
             )
-        descent, anneal = sgd(momentum, weight_decay), partial(cosine, t_max=t_max, floor=lr_floor)
-        self.recipe = Recipe(epochs, batch_size, lr, descent, anneal)
+        fall = partial(cosine, t_max=t_max, floor=lr_floor)
+        if patience is not None:
+            fall = partial(plateau, patience=patience)
+        epochs *= rounds
+        self.recipe = Recipe(epochs, batch_size, lr, sgd(momentum, weight_decay), fall)
         self.details = {"like": like, "epochs": epochs, "lr": lr, "batch_size": batch_size}

@@ -3,9 +3,10 @@
 Paper     Min et al., "Uncovering, Explaining, and Mitigating the Superficial Safety of Backdoor
           Defense", NeurIPS 2024, arXiv:2410.09838
 Differs   from the authors' code: the generator is that of `detector=bti_dbf` here, which says what
-          is other in it, and is never pulled to a suspected target; BatchNorm's running statistics
-          are taken anew at the end, since the steps gather them off the weights that are kept; all
-          rounds draw the same orders; bf16
+          is other in it; it is made anew each round, of at most `images` images as they are, where
+          theirs goes on, of all images, cropped and flipped, and is never pulled to a suspected
+          target; BatchNorm's running statistics are taken anew at the end, since the steps gather
+          them off the weights that are kept; all rounds draw the same orders; bf16
 """
 
 from __future__ import annotations

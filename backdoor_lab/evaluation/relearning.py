@@ -3,7 +3,8 @@
 Paper     Min et al., "Uncovering, Explaining, and Mitigating the Superficial Safety of Backdoor
           Defense", NeurIPS 2024, arXiv:2410.09838
 Differs   images as they are, where the reference trains on one augmented view that never changes;
-          the images that carry the trigger are drawn from those that it counts for
+          images of other classes carry the trigger of the test and are labelled as the target, for
+          clean-label attacks too, where the reference takes the attack's own poisoned images
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ class Relearning:
         }
 
     def lessons(self, train: ImageSet, attack: Attack, seed: int) -> tuple[ImageSet, ImageSet]:
-        """What re-teaches the backdoor, and what unteaches it: all triggered, labels true."""
+        """What re-teaches the backdoor, and what unteaches it: triggers under true labels."""
         draw = generator_for(seed, "relearning")
         some = train.take(torch.randperm(len(train), generator=draw)[: self.images])
         eligible = attack.counted(some.labels).nonzero().flatten()

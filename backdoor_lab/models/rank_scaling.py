@@ -34,7 +34,7 @@ def clipped(sigma: Tensor, tau: float) -> Tensor:
 
 
 def raw(sigma: Tensor, tau: float) -> Tensor:
-    """What brings sigma (R,) down to tau std, where it lies above: the formula as printed."""
+    """What brings sigma (R,) down to tau std, where it lies above: the print, with sigma for z."""
     return (tau * sigma.std() / sigma).clamp(max=1)
 
 

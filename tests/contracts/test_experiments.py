@@ -1,5 +1,7 @@
 """Every preset of a paper's table is a grid that composes, and that holds what the paper prints."""
 
+from pathlib import Path
+
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
@@ -9,6 +11,7 @@ from backdoor_lab.papers import printed
 from backdoor_lab.papers.comparison import belongs
 from backdoor_lab.papers.printed import everything, misprints
 from backdoor_lab.run.cells import combinations, parsed, swept
+from benchmarks import papers
 from tests.conftest import names
 
 TABLES = [name for name in names("experiment") if "_table" in name]
@@ -81,6 +84,18 @@ def test_a_small_and_a_demo_size_take_the_place_of_the_papers(name, tmp_path):
                 "none",
                 32,
             )
+
+
+def test_poison_rates_of_combat_in_table_3_are_of_all_images():
+    cells = [
+        cell for cell in combinations(swept(preset("unibp_table3"))) if "attack=combat" in cell
+    ]
+    assert len(cells) == 24
+    assert composed("experiment=unibp_table3", *cells[0]).attack.poison_rate_base == "train_set"
+
+
+def test_the_list_of_tables_is_up_to_date():
+    assert Path(papers.__file__).with_suffix(".md").read_text() == papers.page()
 
 
 def test_each_misprint_names_printed_numbers():

@@ -90,12 +90,13 @@ NAD_BCU = NAD_PAPER | {
 }  # fmt: skip
 NAD_UNIBP = NAD_BB | {"lr": 0.002, "epochs": 20}
 MCR = {
-    "curve": "bezier", "points": 3, "t": 0.3, "end_epochs": 10, "end_lr": 0.01, "epochs": 100,
-    "lr": 0.01, "momentum": 0.9, "weight_decay": 5e-4, "batch_size": 128,
+    "curve": "bezier", "points": 3, "t": 0.3, "end_epochs": 10, "end_lr": 0.01,
+    "end_t_max": None, "end_patience": None, "epochs": 100, "lr": 0.01, "momentum": 0.9,
+    "weight_decay": 5e-4, "batch_size": 128,
 }  # fmt: skip
-MCR_BB = MCR | {"t": 0.1, "end_epochs": 100}
-MCR_TINY = MCR_BB | {"end_epochs": 200, "epochs": 200}
-MCR_BCU = MCR | {"batch_size": 256}
+MCR_BB = MCR | {"t": 0.1, "end_epochs": 100, "end_t_max": 100}
+MCR_TINY = MCR_BB | {"end_epochs": 200, "end_patience": 10, "epochs": 200}
+MCR_BCU = MCR | {"batch_size": 256, "end_t_max": 100}
 FST = {
     "alpha": 0.2, "fresh": "all", "rescale": False, "layers": "all", "augment": True,
     "epochs": 10, "lr": 0.01, "momentum": 0.9, "weight_decay": 0.0, "batch_size": 128,

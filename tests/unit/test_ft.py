@@ -44,15 +44,19 @@ def test_a_patience_goes_through_a_training(tiny, aux, engine):
     assert purified.body[1].num_batches_tracked == 10
 
 
-@pytest.mark.parametrize("like", ["unibp", "ft", "bcu"])
+@pytest.mark.parametrize("like", ["unibp", "ft", "bcu", "pam"])
 def test_matched_takes_the_values_of_its_neighbour_as_they_are_here(config, like):
-    for chosen in ("dataset=digits", "dataset=cifar10", "protocol=unibp"):
-        there = config(f"defense={like}", chosen).defense
-        here = config("defense=ft_matched", f"defense.like={like}", chosen).defense
-        for key in ("epochs", "lr", "batch_size", "momentum", "weight_decay"):
+    tiny = ["protocol=bb", "dataset=tiny_imagenet"]
+    for chosen in (["dataset=digits"], ["dataset=cifar10"], ["protocol=unibp"], tiny):
+        there = config(f"defense={like}", *chosen).defense
+        here = config("defense=ft_matched", f"defense.like={like}", *chosen).defense
+        for key in ("epochs", "lr", "batch_size", "momentum"):
             assert here[key] == there[key], key
+        assert here.weight_decay == there.get("weight_decay", 0)
         assert here.lr_floor == there.get("lr_floor", 0)
         assert here.t_max == there.get("t_max")
+        assert here.patience == there.get("patience")
+        assert here.rounds == there.get("rounds", 1)
 
 
 def test_matched_stands_behind_another_defense(config):
@@ -70,9 +74,18 @@ def test_matched_refuses_a_neighbour_that_does_not_fine_tune(config, like):
     assert len(str(refusal.value).splitlines()) == 1
 
 
+def test_matched_trains_as_often_and_falls_as_its_neighbour_does():
+    often = FTMatched("pam", 30, 3, 0.01, 128, 0.0, None, None, 0.1, 0.0)
+    assert (often.recipe.epochs, often.details["epochs"]) == (90, 90)
+    for patience, kind in ((None, CosineAnnealingLR), (10, ReduceLROnPlateau)):
+        matched = FTMatched("fp", 200, 1, 0.01, 256, 0.0, 100, patience, 0.9, 5e-4)
+        made = matched.recipe.optimizers([torch.nn.Parameter(torch.zeros(1))], 1)
+        assert isinstance(made["lr_scheduler"]["scheduler"], kind)
+
+
 def test_matched_is_ft_at_these_values(tiny, aux, engine):
     plain = attached(FT(2, 0.02, 0.9, 1e-3, 8, None), engine).purify(deepcopy(tiny), aux)
-    matched = FTMatched("bcu", 2, 0.02, 8, 0.0, None, 0.9, 1e-3)
+    matched = FTMatched("bcu", 2, 1, 0.02, 8, 0.0, None, None, 0.9, 1e-3)
     assert same(attached(matched, engine).purify(tiny, aux).state_dict(), plain.state_dict())
 
 

@@ -22,8 +22,8 @@ def aux():
 def defense(engine, **changes):
     options = {
         "curve": "bezier", "points": 3, "t": 0.3, "acc_drop": 0.02, "end_epochs": 2,
-        "end_lr": 0.05, "epochs": 3, "lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4,
-        "batch_size": 8,
+        "end_lr": 0.05, "end_t_max": None, "end_patience": None, "epochs": 3, "lr": 0.05,
+        "momentum": 0.9, "weight_decay": 5e-4, "batch_size": 8,
     }  # fmt: skip
     mcr = MCR(**{**options, **changes})
     mcr.attach(engine, SPEC, 3)
@@ -266,7 +266,8 @@ def test_options_matter(engine, tiny):
     aux = tiny_aux(16)
     changes = (
         {}, {"curve": "chain"}, {"points": 4}, {"t": 0.6}, {"end_epochs": 1}, {"end_lr": 0.01},
-        {"epochs": 2}, {"lr": 0.01}, {"momentum": 0.0}, {"weight_decay": 0.1}, {"batch_size": 20},
+        {"end_t_max": 4}, {"end_patience": 0}, {"epochs": 2}, {"lr": 0.01}, {"momentum": 0.0},
+        {"weight_decay": 0.1}, {"batch_size": 20},
     )  # fmt: skip
     found = [
         defense(engine, **change).purify(deepcopy(tiny), aux).head.weight.detach()

@@ -2,6 +2,7 @@ from copy import deepcopy
 
 import numpy as np
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from hydra.utils import instantiate
@@ -65,6 +66,21 @@ def test_filters_that_compete(name, total, left_out, spec):
     assert {n.removeprefix("net.") for n in convs - {n[:-7] for n in found}} == left_out
     assert all(model.get_parameter(n).shape[0] == count for n, count in found.items())
     assert sum(found.values()) == total
+
+
+@pytest.mark.parametrize(
+    ("name", "left_out"),
+    [
+        ("resnet50", {f"layer{n}.0.downsample.0" for n in (1, 2, 3, 4)}),
+        ("regnetx_002", {f"s{n}.b1.downsample.conv" for n in (1, 2, 3, 4)}),  # of equal widths
+    ],
+)
+def test_the_first_layer_of_a_bottleneck_is_no_shortcut(name, left_out):
+    with torch.device("meta"):
+        model = timm.create_model(name, num_classes=10)
+    found = filters(model, (3, 64, 64))
+    convs = {n for n, m in model.named_modules() if isinstance(m, nn.Conv2d)}
+    assert convs - {n.removesuffix(".weight") for n in found} == left_out
 
 
 def test_a_small_map_makes_no_linear_layer():

@@ -223,7 +223,7 @@ def differ(first, second):
 
 def test_without_k_it_is_fine_tuning_at_its_own_settings(model, aux):
     found, unibp = purified(model, aux, k=0)
-    control = FTMatched("unibp", 2, 0.05, 8, 0.01, None, 0.9, 0.1)
+    control = FTMatched("unibp", 2, 1, 0.05, 8, 0.01, None, None, 0.9, 0.1)
     control.attach(engine(), SPEC, 1)
     assert not differ(found, control.purify(deepcopy(model), aux).state_dict())
     assert unibp.details["k"] == 0
@@ -274,6 +274,13 @@ def test_noise_is_drawn_anew(model, aux, each, draws, monkeypatch):
 def test_fresh_noise_needs_noise_that_is_held(changes):
     with pytest.raises(ConfigError, match=r"defense\.resample=step"):
         defense(resample="step", **changes).check(has_images=True, labelled=True)
+
+
+def test_a_floor_above_the_rate_is_refused_by_its_key():
+    unibp = defense(lr=0.001, lr_floor=0.002)
+    unibp.key = "then"
+    with pytest.raises(ConfigError, match=r"then\.lr_floor=0\.002 .* then\.lr=0\.001"):
+        unibp.check(has_images=True, labelled=True)
 
 
 def test_what_is_left_out_of_the_rectification_changes_the_scores(model, aux):

@@ -4,9 +4,9 @@ Paper     Liu et al., "Fine-Pruning: Defending Against Backdooring Attacks on De
           RAID 2018; defaults of BackdoorBench (defense/fp.py)
 Differs   the accuracy that says when to stop is that of held-out auxiliary images, where
           BackdoorBench looks at test images, and only a lower one stops; the last step that was
-          harmless is what remains; channels are ranked without augmentation, and by magnitude,
-          since the last map of some models is signed; pruned entries stay 0 while tuning,
-          which sees all images, those held out before as well
+          harmless is what remains; channels are ranked on the images that are not held out,
+          without augmentation, and by magnitude, since the last map of some models is signed;
+          pruned entries stay 0 while tuning, which sees all images, those held out before as well
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ Differs   one end is the victim, the other its fine-tuned copy, as in BCU and Ba
 from __future__ import annotations
 
 from copy import deepcopy
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import torch
@@ -26,8 +27,16 @@ from backdoor_lab.datasets import ImageSet
 from backdoor_lab.defenses._base import Defense
 from backdoor_lab.defenses.mcr.curves import bezier, chain, late_fall, mixture
 from backdoor_lab.seeds import derive, generator_for
-from backdoor_lab.training import Recipe, Tuning, sgd
-from backdoor_lab.validation import Count, Fraction, Momentum, NonNegative, Positive, validated
+from backdoor_lab.training import Recipe, Tuning, backdoorbench, sgd
+from backdoor_lab.validation import (
+    Count,
+    Fraction,
+    Index,
+    Momentum,
+    NonNegative,
+    Positive,
+    validated,
+)
 
 GRID = [step / 10 for step in range(1, 10)]
 
@@ -45,7 +54,10 @@ class MCR(Defense):
             the closest to the middle that keeps the accuracy on held-out auxiliary images.
         acc_drop: how much of that accuracy may be lost, in [0, 1].
         end_epochs: of the fine-tuning that makes the other end.
-        end_lr: of that, at the start of a half cosine.
+        end_lr: of that, at its start.
+        end_t_max: epochs of its half cosine; None: all.
+        end_patience: epochs without a lower training loss until the rate is a tenth, instead of
+            the cosine; None: cosine.
         epochs: of the curve.
         lr: of the curve; constant up to half of the epochs, at nine tenths of them a hundredth.
         momentum: of SGD in both.
@@ -62,6 +74,8 @@ class MCR(Defense):
         acc_drop: Fraction,
         end_epochs: Count,
         end_lr: Positive,
+        end_t_max: Count | None,
+        end_patience: Index | None,
         epochs: Count,
         lr: Positive,
         momentum: Momentum,
@@ -71,7 +85,8 @@ class MCR(Defense):
         super().__init__()
         self.shares = {"bezier": bezier, "chain": chain}[curve]
         self.points, self.t, self.acc_drop, self.decay = points, t, acc_drop, weight_decay
-        self.tuning = Recipe(end_epochs, batch_size, end_lr, sgd(momentum, weight_decay))
+        fall = partial(backdoorbench, t_max=end_t_max, patience=end_patience)
+        self.tuning = Recipe(end_epochs, batch_size, end_lr, sgd(momentum, weight_decay), fall)
         self.recipe = Recipe(epochs, batch_size, lr, sgd(momentum, weight_decay=0), late_fall)
         self.least = 2 if t is not None else 4  # half may be held out
 

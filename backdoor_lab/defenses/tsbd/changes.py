@@ -13,8 +13,9 @@ from backdoor_lab.models import traced
 def filters(model: nn.Module, shape: tuple[int, int, int]) -> dict[str, int]:
     """The convolutions whose filters compete: the name of the weight, and how many filters.
 
-    All but two kinds. A projection shortcut: 1x1, beside another one that reads the same maps. A
-    linear layer in disguise: it covers its whole input, as in timm's VGG, or comes after that.
+    All but two kinds. A projection shortcut: 1x1, beside a wider kernel that reads the same maps,
+    or, in a bottleneck, beside one with fewer filters, or a smaller stride. A linear layer in
+    disguise: it covers its whole input, as in timm's VGG, or comes after that.
 
     Args:
         model: read only.
@@ -27,15 +28,21 @@ def filters(model: nn.Module, shape: tuple[int, int, int]) -> dict[str, int]:
             seen.append((name, module, inputs[0]))
 
     traced(model, shape, look)
-    readers = [id(maps) for *_, maps in seen]
     found = {}
     for name, conv, maps in seen:
         spatial = max(conv.kernel_size) > 1
         if spatial and conv.padding == (0, 0) and conv.kernel_size == maps.shape[2:]:
             break
-        if spatial or readers.count(id(maps)) == 1:
+        beside = [other for _, other, read in seen if read is maps and other is not conv]
+        if spatial or not any(is_branch(other, conv) for other in beside):
             found[f"{name}.weight"] = conv.out_channels
     return found
+
+
+def is_branch(conv: nn.Conv2d, shortcut: nn.Conv2d) -> bool:
+    """Whether a layer begins the branch that a 1x1 `shortcut` of the same maps goes round."""
+    first, other = (conv.out_channels, conv.stride), (shortcut.out_channels, shortcut.stride)
+    return max(conv.kernel_size) > 1 or first < other
 
 
 def most_changed(changes: dict[str, Tensor], count: int) -> dict[str, Tensor]:

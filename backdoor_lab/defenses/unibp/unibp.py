@@ -2,7 +2,9 @@
 
 Paper     "UniBP: Toward Universal Backdoor Purification via Fine-Tuning", anonymous submission
 Differs   pruned entries become gamma 1, beta 0 (`value: reset`), where Eq. 5 and 6 of the paper
-          contradict each other; what it leaves open is a key: K, rectification, learning rate
+          contradict each other; gradients of batches are squared and summed over the steps of the
+          rectification, where its Eq. 3 has those of images, because L_BN is one of a batch; what
+          it leaves open is a key: K, rectification, learning rate
 """
 
 from __future__ import annotations
@@ -104,16 +106,13 @@ class UniBP(Defense):
         batch_size: Count,
     ) -> None:
         super().__init__()
-        if lr_floor > lr:
-            raise ConfigError(
-                f"defense.lr_floor={lr_floor} is above defense.lr={lr}; allowed: 0 to defense.lr"
-            )
         self.k_mode, self.k, self.granularity = k_mode, k, granularity
         self.value, self.sigma, self.resample = value, sigma, resample
         self.scores, self.fisher, self.reset = scores, fisher, reset
         self.bn_weight, self.var_weight, self.detach_var = bn_weight, var_weight, detach_var
         self.prune_from, self.mask, self.freeze_statistics = prune_from, mask, freeze_statistics
         self.epochs, self.rectify_epochs = epochs, rectify["epochs"]
+        self.lr_floor = lr_floor
         anneal = partial(cosine, floor=lr_floor)
         self.recipe = Recipe(max(1, epochs), batch_size, lr, sgd(momentum, weight_decay), anneal)
         plain = sgd(momentum, weight_decay=0)
@@ -121,6 +120,11 @@ class UniBP(Defense):
 
     def check(self, has_images: bool, labelled: bool) -> None:
         super().check(has_images, labelled)
+        if self.lr_floor > self.recipe.lr:
+            raise ConfigError(
+                f"{self.key}.lr_floor={self.lr_floor} is above {self.key}.lr={self.recipe.lr}; "
+                f"allowed: 0 to {self.key}.lr"
+            )
         if self.resample != "never" and not (self.value == "noise" and self.mask):
             raise ConfigError(
                 f"{self.key}.resample={self.resample} draws anew what {self.key}.value="
