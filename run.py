@@ -6,7 +6,7 @@ import hydra
 from omegaconf import DictConfig
 
 from backdoor_lab.config import register, show_versions
-from backdoor_lab.config.choices import refuse_choices
+from backdoor_lab.config.choices import refuse_choices, refuse_typos
 from backdoor_lab.run.exits import ending_well
 from backdoor_lab.run.launch import launch
 
@@ -24,5 +24,6 @@ if __name__ == "__main__":
         if "--version" in sys.argv:
             show_versions()
         else:
+            refuse_typos(sys.argv[1:])
             refuse_choices(sys.argv[1:])
             main()

@@ -25,7 +25,8 @@ def folder_digest(folder: str) -> str:
     files = sorted(path for path in root.rglob("*") if path.is_file())
     found = hashlib.sha256()
     for file in files:
-        found.update(f"{file.relative_to(root)}\0{file.stat().st_size}\n".encode())
+        line = f"{file.relative_to(root)}\0{file.stat().st_size}\n"
+        found.update(line.encode(errors="surrogateescape"))
     for file in files[:: max(1, len(files) // SAMPLE)]:
         with file.open("rb") as stream:
             while part := stream.read(PART):

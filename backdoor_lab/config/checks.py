@@ -6,13 +6,13 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
-from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
+from hydra.conf import HydraConf
 from omegaconf import DictConfig, OmegaConf
 
-from backdoor_lab.config.choices import defaults, names
+from backdoor_lab.config.choices import defaults, names, near
 from backdoor_lab.config.facts import FACTS
 from backdoor_lab.config.places import CONF
 from backdoor_lab.config.schema import Schema
@@ -20,8 +20,17 @@ from backdoor_lab.errors import ConfigError
 
 READ = re.compile(r"\$\{value_for:([\w.]+),")
 WINNERS = {"aux.ratio": ("aux.size", "aux.per_class"), "aux.per_class": ("aux.size",)}
-DEFENDER = ("defense", "aux", "calibration", "detector", "defender_seed")  # not for every task
+DEFENDER = (
+    "defense",
+    "aux",
+    "calibration",
+    "evaluation",
+    "detector",
+    "defender_seed",
+)  # fmt: skip; not for every task
+LEAVES = ("views", "keep_model")  # what only some tasks leave beside the record
 PRESETS = ("protocol", "experiment", "size")  # hold values for others, build nothing
+MOST_PIXELS = 4096  # of a side: more than any classifier takes
 NAME = re.compile(r"\w[\w.+ -]{0,99}")
 
 
@@ -38,6 +47,8 @@ def refuse(cfg: DictConfig) -> None:
         for key, value in numbers(OmegaConf.to_container(cfg[group], resolve=True), group):
             if not math.isfinite(value):
                 raise ConfigError(f"{key}={value} is not finite; allowed: finite numbers")
+    if isinstance(size := cfg.dataset.get("image_size"), int) and size > MOST_PIXELS:
+        raise ConfigError(f"dataset.image_size={size} is too large; allowed: up to {MOST_PIXELS}")
     if not NAME.fullmatch(str(cfg.dataset.name)):
         raise ConfigError(
             f"dataset.name={cfg.dataset.name!r} is no name of a folder; allowed: letters, digits "
@@ -102,16 +113,35 @@ def refuse_unknown(cfg: DictConfig) -> None:
 
 def without_effect(cfg: DictConfig, typed: Sequence[str]) -> Iterator[str]:
     """What was typed and changes nothing, in a sentence each."""
-    decisive = (cfg.task.get(FACTS) or {}).get("groups", [])
+    facts = cfg.task.get(FACTS) or {}
+    decisive = facts.get("groups", [])
     ignored = [group for group in DEFENDER if group not in decisive]
     for one in typed:
         key = one.lstrip("+~").partition("=")[0]
         group = key.replace("@", ".").partition(".")[0]
         if group in ignored or (group == "then" and "defense" in ignored):
             yield f"{one} has no effect: this task does without {group}"
+        if key in LEAVES and cfg[key] and key not in facts.get("leaves", {}):
+            yield f"{one} has no effect: this task leaves nothing of it"
+        if group == "table":
+            yield f"{one} has no effect: task=table alone sets out tables"
         for winner in WINNERS.get(key, ()):
             if OmegaConf.select(cfg, winner) is not None:
                 yield f"{one} has no effect: {winner} is given, and wins"
+
+
+def without_grid(hydra: HydraConf, in_grid: bool) -> Iterator[str]:
+    """What was chosen for a grid, in a run that is in none: a sentence each."""
+    if in_grid:
+        return
+    typed = {one.partition("=")[0] for one in hydra.overrides.task}
+    swept = [key for key in hydra.sweeper.get("params") or {} if key not in typed]
+    if swept:
+        name = hydra.runtime.choices["experiment"]
+        yield f"experiment={name} is a grid of {', '.join(swept)}, and this one run: -m makes all"
+    for one in hydra.overrides.hydra:
+        if one.startswith("hydra/launcher="):
+            yield f"{one} has no effect: it launches grids (-m)"
 
 
 @cache
@@ -119,8 +149,3 @@ def values_read() -> frozenset[str]:
     """Every `<method>.<key>` that a yaml of this project reads."""
     texts = (file.read_text() for file in sorted(CONF.rglob("*.yaml")))
     return frozenset(name for text in texts for name in READ.findall(text))
-
-
-def near(name: str, known: set[str] | frozenset[str]) -> str:
-    """The known names that come nearest to `name`."""
-    return ", ".join(get_close_matches(name, sorted(known), n=5, cutoff=0.3)) or "those of --help"

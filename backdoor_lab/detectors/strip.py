@@ -26,7 +26,7 @@ from backdoor_lab.training import as_floats
 from backdoor_lab.validation import Count, Rate, validated
 
 LEVEL = 0.05  # of the test whether too many images are suspicious
-NAMED = 20
+NAMED = 20  # files of the lowest entropy
 
 
 class STRIP(SuspectedDetector):
@@ -75,7 +75,8 @@ class STRIP(SuspectedDetector):
         few = None
         if not lowest_rank(len(calm), self.fpr):
             few = f"{len(calm)} clean images calibrate it, too few to flag any at {self.fpr:.0%}"
-        below = p_values(calm, asked) <= self.fpr
+        values = p_values(calm, asked)
+        below = values <= self.fpr
         parts = self.parts(suspected.images, self.together(self.at_once))
         answers = self.answers(model, parts).cpu().numpy()
         labels = np.r_[np.zeros(len(calm)), np.ones(len(asked))]
@@ -87,9 +88,7 @@ class STRIP(SuspectedDetector):
             None if few else self.crowd_rule(calm, below, answers),
             few,
             suspected=len(asked),
-            share={
-                str(rate): float(np.mean(p_values(calm, asked) <= rate)) for rate in (0.01, 0.05)
-            },
+            share={str(rate): float(np.mean(values <= rate)) for rate in (0.01, 0.05)},
             entropy={"clean": float(calm.mean()), "suspected": float(asked.mean())},
             lowest={suspected.files[one]: float(asked[one]) for one in most},
         )

@@ -47,7 +47,7 @@ class Tucker:
         return torch.einsum("rskl,or,is->oikl", self.core, self.left, self.right)
 
     def scaled(self, first: Tensor, second: Tensor) -> Self:
-        """The same with the core times `first` (r1,) along the outputs, `second` (r2,) inputs."""
+        """The same, the core times `first` (r1,) along outputs and `second` (r2,) along inputs."""
         return replace(self, core=self.core * first[:, None, None, None] * second[:, None, None])
 
     def truncated(self, first: int, second: int) -> Self:

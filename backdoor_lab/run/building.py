@@ -32,8 +32,24 @@ def sentence(key: str, error: BaseException) -> str:
         if isinstance(cause, ConfigError):
             return str(cause)
         if isinstance(cause, ValidationError):
-            first = cause.errors()[0]
-            where = ".".join([key, *(str(part) for part in first["loc"])])
-            return f"{where}={first['input']!r} does not fit: {first['msg']}"
+            return misfit(key, cause)
         cause = cause.__cause__ or cause.__context__
     return f"{key}: {str(error).splitlines()[0]}"
+
+
+def misfit(key: str, error: ValidationError) -> str:
+    """The first value that does not fit, and what each type that it might have had wants."""
+    errors = error.errors()
+    where = [str(one) for one in errors[0]["loc"] if not is_type(one)]
+    wanted: dict[int | str, str] = {}
+    for one in errors:
+        keys = [str(part) for part in one["loc"] if not is_type(part)]
+        if keys[: len(where)] == where:
+            wanted.setdefault(next(filter(is_type, one["loc"]), ""), one["msg"])
+    said = " or ".join(dict.fromkeys(wanted.values())).replace(" or Input should", " or")
+    return f"{'.'.join([key, *where])}={errors[0]['input']!r} does not fit: {said}"
+
+
+def is_type(part: int | str) -> bool:
+    """Whether a part of a place is no key or position, but a type that pydantic tried there."""
+    return part in ("int", "float", "str", "bool") or "[" in str(part)

@@ -78,6 +78,7 @@ def told(error: Exception) -> Exception:
 
 
 def one_line(error: Exception) -> str:
-    """An error with its cause; of Hydra's the folders that it searched are left out."""
-    text = str(error) if error.__cause__ is None else f"{error}: {error.__cause__}"
+    """An error with its cause, which ours tell; of Hydra's the searched folders are left out."""
+    bare = error.__cause__ is None or isinstance(error, ConfigError)
+    text = str(error) if bare else f"{error}: {error.__cause__}"
     return " ".join(text.partition("Config search path:")[0].split())

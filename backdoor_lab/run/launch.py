@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from backdoor_lab.config.checks import without_effect
+from backdoor_lab.config.checks import without_effect, without_grid
 from backdoor_lab.config.facts import looks
 from backdoor_lab.console import console
 from backdoor_lab.errors import ConfigError
@@ -38,10 +38,10 @@ def launch(cfg: DictConfig) -> Exception | None:
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     names = Names.of(cfg, hydra.runtime.choices, tuple(hydra.overrides.task))
-    for sentence in without_effect(cfg, list(hydra.overrides.task)):
-        log.warning(sentence)
     in_process = hydra.mode is RunMode.MULTIRUN
     in_grid = in_process or CELL in os.environ
+    for sentence in (*without_effect(cfg, hydra.overrides.task), *without_grid(hydra, in_grid)):
+        log.warning(sentence)
     try:
         record = result_of(cfg, names, folder, patient=not in_grid)
     except Busy as busy:

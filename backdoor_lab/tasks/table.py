@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from hydra.conf import HydraConf
@@ -12,7 +12,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from backdoor_lab.config.catalogue import comments
+from backdoor_lab.config.choices import defaults, keys
 from backdoor_lab.config.places import CONF
+from backdoor_lab.config.schema import Schema
 from backdoor_lab.console import console
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.papers import comparison, printed
@@ -25,6 +27,7 @@ from backdoor_lab.run.gate import UNFIT, one_line
 from backdoor_lab.tasks._look import Look
 from backdoor_lab.validation import validated
 
+TOP = {one.name for one in fields(Schema)}
 OWN = ("task", "table")  # choices of this command, which the cells do not have
 REPORTS = "reports"  # below paths.outputs
 
@@ -54,6 +57,7 @@ class Tables(Look):
         title = f"{what.rstrip('.')}; size {size}"
         checker = Checker()
         places = [place_of(overrides, checker) for overrides in grid]
+        refuse_keys(self.layout)
         sheets = [self.layout.sheet(title, places)]
         if self.layout.printed:
             beside = f"{title}: what is printed, and what came of it here"
@@ -66,6 +70,19 @@ class Tables(Look):
         files = write(sheets, outputs / REPORTS / "tables" / f"{name}-{size}")
         say([sheets[0].title, "", sheets[0].table(".md"), "", *sheets[0].notes])
         say(f"Written: {file}" for file in files)
+
+
+def refuse_keys(layout: Layout) -> None:
+    """Refuse rows, columns and conditions that are no keys of the config."""
+    for place in ("rows", "columns", "where"):
+        for key in getattr(layout, place):
+            group, _, own = key.partition("@")[0].partition(".")
+            below = not own or group not in defaults() or own.partition(".")[0] in keys(group)
+            if not (group in TOP and below):
+                raise ConfigError(
+                    f"table.{place} names {key}, which is no key; allowed: what a grid may sweep, "
+                    "such as attack or aux.ratio"
+                )
 
 
 def cells_of(hydra: HydraConf, paths: dict[str, str | None]) -> list[tuple[str, ...]]:

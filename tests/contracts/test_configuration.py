@@ -7,11 +7,13 @@ from copy import deepcopy
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra.conf import HydraConf
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from backdoor_lab.config import CONF, catalogue, plain_config
-from backdoor_lab.config.checks import values_read, without_effect
+from backdoor_lab.config.checks import values_read, without_effect, without_grid
+from backdoor_lab.config.choices import folder_of, refuse_typos
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.run.parts import Parts
 from tests.conftest import names
@@ -84,6 +86,7 @@ BAD = {
     "attack.size=33": "attack.size",
     "attack.pattern=star": "attack.pattern",
     "seed=-1": "seed",
+    "dataset.image_size=100000000": "dataset.image_size",
     "recipe.epochs=0": "recipe.epochs",
     "recipe.lr=0": "recipe.lr",
     "aux=none": "aux=none",
@@ -168,9 +171,54 @@ def test_protocol_wins_over_dataset_and_command_line_over_both(config):
         (["aux.ratio=0.1", "aux.per_class=2"], ["aux.ratio=0.1 has no effect: aux.per_class is"]),
         (["aux.ratio=0.1", "defense=ft", "seed=1"], []),
         (["task=victim", "attack=wanet"], []),
+        (["task=victim", "evaluation.relearn=5"], ["this task does without evaluation"]),
+        (["task=victim", "views=true"], ["views=true has no effect: this task leaves nothing"]),
+        (["views=true", "keep_model=true", "evaluation.relearn=5"], []),
+        (["table.rows=[aux]"], ["task=table alone"]),
     ],
 )
 def test_what_is_typed_in_vain_is_said(config, typed, said):
     found = list(without_effect(config(*typed), typed))
     assert len(found) == len(said)
     assert all(text in sentence for text, sentence in zip(said, found, strict=True))
+
+
+TYPOS = {
+    "attack=wannet": "attack=wannet is no attack; allowed: .* wanet",
+    "attack@attack.inner=wannet": "attack.inner=wannet is no attack; allowed: .* wanet",
+    "attack.poison_rat=0.1": "attack.poison_rat is a key of no attack; allowed: poison_rate,",
+    "aux.lable=false": "aux.lable is a key of no aux; allowed: .*labelled",
+    "attack=wanet,badnets": "attack=wanet,badnets are several; allowed: .* -m attack=wanet,badnets",
+    "seed=0,1": "seed=0,1 are several",
+}
+
+
+@pytest.mark.parametrize("typed", TYPOS)
+def test_a_typo_is_one_sentence_with_what_comes_near(typed):
+    with pytest.raises(ConfigError, match=TYPOS[typed]) as refusal:
+        refuse_typos(["defense=ft", typed])
+    assert len(str(refusal.value).splitlines()) == 1
+
+
+def test_what_exists_is_no_typo():
+    refuse_typos(["-m", "attack=wanet,badnets", "attack@attack.inner=wanet", "seed=0,1"])
+    refuse_typos(["defense@then=ft", "then.lr=1", "+model.options.x=1", "export=null", "~export"])
+    refuse_typos(["attack=mine", "--config-dir=/my/yamls"])
+    for group, found in NAMES.items():
+        for name in found:
+            held = OmegaConf.load(CONF / folder_of(group) / f"{name}.yaml")
+            refuse_typos(
+                [f"{group}={name}", *(f"{group}.{key}=1" for key in held if key != "defaults")]
+            )
+
+
+def test_a_grid_in_a_run_of_its_own_is_said():
+    chosen = HydraConf()
+    chosen.sweeper = OmegaConf.create({"params": {"attack": "badnets,wanet", "seed": "0,1"}})
+    chosen.overrides.task = ["experiment=x", "attack=badnets"]
+    chosen.overrides.hydra = ["hydra/launcher=pool"]
+    chosen.runtime.choices = {"experiment": "x"}
+    first, second = without_grid(chosen, in_grid=False)
+    assert "experiment=x is a grid of seed" in first
+    assert "hydra/launcher=pool has no effect" in second
+    assert not list(without_grid(chosen, in_grid=True))

@@ -3,20 +3,24 @@
 import errno
 import logging
 import os
+import re
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 
 from backdoor_lab import console
 from backdoor_lab.datasets.files import decode_files
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.reports.table import grid_table
+from backdoor_lab.run.building import misfit
 from backdoor_lab.run.gate import told
 from backdoor_lab.run.neighbours import warn_of_crowd
 from backdoor_lab.tracking import wandb as tracking
 from backdoor_lab.training import Engine, Recipe, Tuning, constant, sgd
+from backdoor_lab.validation import Count, Index, Rate, validated
 from tests.records import record
 from tests.tiny import tiny_aux
 
@@ -134,3 +138,25 @@ def test_a_crowd_on_few_cores_is_said(monkeypatch, caplog):
     monkeypatch.setattr("backdoor_lab.run.neighbours.cores_here", lambda: 1)
     warn_of_crowd()
     assert "trainer.threads=1" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"limit": 1.5}, "aux.limit=1.5 does not fit: .* fractional part or be less than .* 1$"),
+        ({"some": [-1]}, r"aux.some=\[-1\] does not fit: .* integer or be greater than .* 0$"),
+        ({"each": [1, -2]}, "aux.each.1=-2 does not fit: Input should be greater than .* 0$"),
+    ],
+)
+def test_a_misfit_says_what_each_type_wants_and_nothing_of_pydantic(given, said):
+    @validated
+    def aux(
+        limit: Count | Rate = 1,
+        some: Count | tuple[Index, ...] = 1,
+        each: list[Index] | None = None,
+    ):
+        pass
+
+    with pytest.raises(ValidationError) as error:
+        aux(**given)
+    assert re.match(said, misfit("aux", error.value))

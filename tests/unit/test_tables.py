@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from pydantic import ValidationError
 
+from backdoor_lab.errors import ConfigError
 from backdoor_lab.evaluation.scores import Scores
 from backdoor_lab.papers import comparison, printed
 from backdoor_lab.papers.comparison import belongs
@@ -12,7 +13,7 @@ from backdoor_lab.papers.printed import everything
 from backdoor_lab.records import Cost
 from backdoor_lab.reports.layout import Layout, Place
 from backdoor_lab.reports.sheet import Sheet, write
-from backdoor_lab.tasks.table import without
+from backdoor_lab.tasks.table import refuse_keys, without
 from tests.records import record
 
 
@@ -170,3 +171,10 @@ def test_cells_are_told_by_value(key, value, meant):
     assert row.aux_ratio == "0.1"
     axes = {"attack": row.attack, "defense": "ft", "aux": "seen", "aux.ratio": "0.1", "seed": "3"}
     assert belongs(axes | {key: value}, row) is meant
+
+
+@pytest.mark.parametrize(("rows", "where"), [(["foo"], {}), (["aux.raito"], {}), ([], {"foo": []})])
+def test_rows_that_are_no_keys_are_refused(rows, where):
+    with pytest.raises(ConfigError, match=r"table\.\w+ names (foo|aux\.raito), which is no key"):
+        refuse_keys(Layout(rows, ["attack"], ["acc"], where=where))
+    refuse_keys(Layout(["defense", "paths.external", "seed"], ["attack.inner.s"], ["acc"]))
