@@ -6,7 +6,8 @@ import hydra
 from omegaconf import DictConfig
 
 from backdoor_lab.config import register, show_versions
-from backdoor_lab.config.choices import refuse_choices, refuse_typos
+from backdoor_lab.config.choices import refuse_choices
+from backdoor_lab.config.typos import refuse_typos
 from backdoor_lab.run.exits import ending_well
 from backdoor_lab.run.launch import launch
 

@@ -4,31 +4,20 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import fields
 from functools import cache
 from typing import Any
 
-from hydra.conf import HydraConf
 from omegaconf import DictConfig, OmegaConf
 
-from backdoor_lab.config.choices import defaults, names, near
-from backdoor_lab.config.facts import FACTS
+from backdoor_lab.config.choices import defaults, names
 from backdoor_lab.config.places import CONF
 from backdoor_lab.config.schema import Schema
+from backdoor_lab.config.typos import near
 from backdoor_lab.errors import ConfigError
 
 READ = re.compile(r"\$\{value_for:([\w.]+),")
-WINNERS = {"aux.ratio": ("aux.size", "aux.per_class"), "aux.per_class": ("aux.size",)}
-DEFENDER = (
-    "defense",
-    "aux",
-    "calibration",
-    "evaluation",
-    "detector",
-    "defender_seed",
-)  # fmt: skip; not for every task
-LEAVES = ("views", "keep_model")  # what only some tasks leave beside the record
 PRESETS = ("protocol", "experiment", "size")  # hold values for others, build nothing
 MOST_PIXELS = 4096  # of a side: more than any classifier takes
 NAME = re.compile(r"\w[\w.+ -]{0,99}")
@@ -109,39 +98,6 @@ def refuse_unknown(cfg: DictConfig) -> None:
                 raise ConfigError(
                     f"values_for.{name} is read by nothing; allowed: {near(name, read)}"
                 )
-
-
-def without_effect(cfg: DictConfig, typed: Sequence[str]) -> Iterator[str]:
-    """What was typed and changes nothing, in a sentence each."""
-    facts = cfg.task.get(FACTS) or {}
-    decisive = facts.get("groups", [])
-    ignored = [group for group in DEFENDER if group not in decisive]
-    for one in typed:
-        key = one.lstrip("+~").partition("=")[0]
-        group = key.replace("@", ".").partition(".")[0]
-        if group in ignored or (group == "then" and "defense" in ignored):
-            yield f"{one} has no effect: this task does without {group}"
-        if key in LEAVES and cfg[key] and key not in facts.get("leaves", {}):
-            yield f"{one} has no effect: this task leaves nothing of it"
-        if group == "table":
-            yield f"{one} has no effect: task=table alone sets out tables"
-        for winner in WINNERS.get(key, ()):
-            if OmegaConf.select(cfg, winner) is not None:
-                yield f"{one} has no effect: {winner} is given, and wins"
-
-
-def without_grid(hydra: HydraConf, in_grid: bool) -> Iterator[str]:
-    """What was chosen for a grid, in a run that is in none: a sentence each."""
-    if in_grid:
-        return
-    typed = {one.partition("=")[0] for one in hydra.overrides.task}
-    swept = [key for key in hydra.sweeper.get("params") or {} if key not in typed]
-    if swept:
-        name = hydra.runtime.choices["experiment"]
-        yield f"experiment={name} is a grid of {', '.join(swept)}, and this one run: -m makes all"
-    for one in hydra.overrides.hydra:
-        if one.startswith("hydra/launcher="):
-            yield f"{one} has no effect: it launches grids (-m)"
 
 
 @cache

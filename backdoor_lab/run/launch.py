@@ -12,8 +12,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from backdoor_lab.config.checks import without_effect, without_grid
 from backdoor_lab.config.facts import looks
+from backdoor_lab.config.vain import without_effect, without_grid
 from backdoor_lab.console import console
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.records import Record, forget_failure, read_record

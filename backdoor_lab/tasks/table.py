@@ -12,9 +12,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from backdoor_lab.config.catalogue import comments
-from backdoor_lab.config.choices import defaults, keys
+from backdoor_lab.config.choices import defaults
 from backdoor_lab.config.places import CONF
 from backdoor_lab.config.schema import Schema
+from backdoor_lab.config.typos import keys
 from backdoor_lab.console import console
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.papers import comparison, printed
@@ -45,6 +46,7 @@ class Tables(Look):
         self.layout, self.paths = layout, paths
 
     def look(self, outputs: Path) -> None:
+        refuse_keys(self.layout)
         hydra = HydraConfig.get()
         name, size = (hydra.runtime.choices[group] for group in ("experiment", "size"))
         grid = cells_of(hydra, self.paths)
@@ -57,7 +59,6 @@ class Tables(Look):
         title = f"{what.rstrip('.')}; size {size}"
         checker = Checker()
         places = [place_of(overrides, checker) for overrides in grid]
-        refuse_keys(self.layout)
         sheets = [self.layout.sheet(title, places)]
         if self.layout.printed:
             beside = f"{title}: what is printed, and what came of it here"

@@ -12,8 +12,10 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from backdoor_lab.config import CONF, catalogue, plain_config
-from backdoor_lab.config.checks import values_read, without_effect, without_grid
-from backdoor_lab.config.choices import folder_of, refuse_typos
+from backdoor_lab.config.checks import values_read
+from backdoor_lab.config.choices import folder_of
+from backdoor_lab.config.typos import refuse_typos
+from backdoor_lab.config.vain import without_effect, without_grid
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.run.parts import Parts
 from tests.conftest import names
