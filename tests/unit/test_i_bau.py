@@ -173,23 +173,18 @@ def test_many_terms_are_the_linear_solve_and_the_finite_difference(problem):
         torch.testing.assert_close((ends[1] - ends[0]) / 2e-6, computed @ way, rtol=1e-5, atol=1e-8)
 
 
-def test_one_step_is_that_of_the_reference(tiny):
-    """BackdoorBench's fixed point, written by hand, on one batch from one set of weights."""
-    images, labels = (part.float() if part.is_floating_point() else part for part in batch(20))
-    bau = ready(deepcopy(tiny), share=0.1)
-    bau.delta = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(2))
-    carriers = bau.carriers(20)
-    bau.generator = ready(tiny).generator
-    loss = bau.training_step((images, labels), 0)
-    computed = grad(loss, list(bau.model.parameters()), materialize_grads=True)
-
-    net = deepcopy(tiny).eval()
+def check_step(bau, net, outside, inside, carriers, number):
+    """A step on batch `outside` is BackdoorBench's fixed point, written by hand."""
+    computed = grad(
+        bau.training_step(outside, number), list(bau.model.parameters()), materialize_grads=True
+    )
+    (images, labels), (first_images, first_labels) = outside, inside
     weights, delta = list(net.parameters()), bau.delta.clone().requires_grad_()
     patch = torch.zeros_like(images)
     patch[carriers.flatten().bool()] = 1
     loss = F.cross_entropy(net(images + patch * 0.5 * delta), labels)
     pull, *direct = grad(loss, [delta, *weights], allow_unused=True)
-    wrong = F.cross_entropy(net(images + 0.5 * delta), labels)
+    wrong = F.cross_entropy(net(first_images + 0.5 * delta), first_labels)
     (slope,) = grad(-wrong + 0.001 * delta.pow(2).sum(), delta, create_graph=True)
     mapped, series = delta - 0.1 * slope, torch.zeros_like(delta)
     for _ in range(5):
@@ -198,6 +193,31 @@ def test_one_step_is_that_of_the_reference(tiny):
     for got, first, second in zip(computed, direct, implicit, strict=True):
         expected = first if second is None else first + second
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-7)
+
+
+def some_delta():
+    return torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+
+
+def test_one_step_is_that_of_the_reference(tiny):
+    images, labels = (part.float() if part.is_floating_point() else part for part in batch(20))
+    bau = ready(deepcopy(tiny), share=0.1)
+    bau.delta = some_delta()
+    carriers = bau.carriers(20)
+    bau.generator = ready(tiny).generator
+    given = images, labels
+    check_step(bau, deepcopy(tiny).eval(), given, given, carriers, 0)
+
+
+def test_the_inner_loss_is_that_of_the_first_batch_of_a_pass(tiny):
+    images, labels = batch(36)[0].float(), batch(36)[1]
+    first, second = (images[:20], labels[:20]), (images[20:], 1 - labels[20:])
+    net, everyone = deepcopy(tiny).eval(), torch.ones(20, 1, 1, 1)
+    bau = ready(deepcopy(tiny), share=1)
+    bau.delta = some_delta()
+    check_step(bau, net, first, first, everyone, 0)
+    check_step(bau, net, second, first, everyone[:16], 1)
+    check_step(bau, net, second, second, everyone[:16], 0)  # the next pass has another first one
 
 
 def test_a_gradient_at_no_perturbation_is_finite(tiny):
