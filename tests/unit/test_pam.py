@@ -10,7 +10,10 @@ from torch import nn
 
 from backdoor_lab.aux_data import AuxiliarySet
 from backdoor_lab.defenses.pam import PAM
-from tests.tiny import drawn_tiny
+from backdoor_lab.detectors.bti_dbf.decoupling import benign_mask
+from backdoor_lab.models import Classifier
+from backdoor_lab.training.batches import as_floats
+from tests.tiny import SPEC, drawn_tiny, tiny_aux
 
 OPTIONS = {
     "rho": 0.5, "reversed_share": 0.2, "rounds": 2, "images": 8, "mask_iterations": 2,
@@ -23,6 +26,14 @@ OPTIONS = {
 
 def pam(**changes):
     return PAM(**OPTIONS | changes)
+
+
+@pytest.fixture
+def small():
+    """The tiny network as a classifier, whose features are known."""
+    classifier = Classifier("preact_resnet18", SPEC, options={"width": 16})
+    classifier.net = drawn_tiny()
+    return classifier.eval()
 
 
 def at(step, weights, home):
@@ -89,9 +100,9 @@ def test_without_rho_it_is_plain_descent():
 def test_so_many_of_a_batch_are_reversed_and_keep_their_labels(count, expected):
     step, seen = pam(), []
 
-    class Marks(nn.Module):
+    class Negates(nn.Module):
         def forward(self, images):
-            return torch.ones_like(images)
+            return 1 - images
 
     class Watches(nn.Module):
         def __init__(self):
@@ -102,10 +113,93 @@ def test_so_many_of_a_batch_are_reversed_and_keep_their_labels(count, expected):
             seen.append(images)
             return self.head(images.mean((2, 3)))
 
-    step.model, step.reverse = Watches(), Marks()
+    torch.manual_seed(0)
+    step.model, step.reverse = Watches(), Negates()
     step.home = {name: w.detach() for name, w in step.model.named_parameters()}
-    step.training_step((torch.zeros(count, 3, 8, 8), torch.zeros(count, dtype=torch.int64)), 0)
-    assert seen[0].flatten(1).all(1).sum() == expected
+    images, labels = torch.rand(count, 3, 8, 8), torch.arange(count) % 2
+    loss = step.training_step((images, labels), 0)
+    wanted = torch.cat([1 - images[:expected], images[expected:]])
+    assert torch.equal(seen[0], wanted)
+    torch.testing.assert_close(loss, F.cross_entropy(step.model(wanted), labels))
+
+
+def purified(engine, model, **changes):
+    step = pam(**changes)
+    step.attach(engine, SPEC, 3)
+    return step.purify(deepcopy(model), tiny_aux(16))
+
+
+def test_each_round_reverses_what_it_starts_from_and_looks_back_at_the_victim(
+    engine, small, monkeypatch
+):
+    known, begun, homes, fit = [], [], [], PAM.fit
+    images = torch.rand(4, 3, 8, 8)
+
+    def made(features, *_):
+        known.append(features(images))
+        return nn.Identity()
+
+    def watched(self, model, data):
+        begun.append(model.features(images).detach())
+        homes.append(deepcopy(self.home))
+        return fit(self, model, data)
+
+    monkeypatch.setattr("backdoor_lab.defenses.pam.reversal", made)
+    monkeypatch.setattr(PAM, "fit", watched)
+    purified(engine, small, rounds=2, lr=0.1)
+    for found, expected in zip(known, begun, strict=True):
+        torch.testing.assert_close(found, expected)
+    assert not torch.allclose(known[0], known[1], atol=0.01)
+    for home in homes:
+        assert home.keys() == dict(small.named_parameters()).keys()
+        assert all(torch.equal(home[name], weight) for name, weight in small.named_parameters())
+
+
+def test_features_that_serve_the_images_own_classes_are_spared(engine, small, monkeypatch):
+    found, data = {}, tiny_aux(16).data
+
+    def masked(head, features, labels, *rest):
+        mask = benign_mask(head, features, labels, *rest)
+        found.update(features=features, labels=labels, mask=mask)
+        return mask
+
+    def made(features, images, mask, *_):
+        found.update(images=images, spared=mask)
+
+    monkeypatch.setattr("backdoor_lab.defenses.pam.benign_mask", masked)
+    monkeypatch.setattr("backdoor_lab.defenses.pam.reversal", made)
+    step = pam()
+    step.attach(engine, SPEC, 3)
+    step.reversal_of(small, data, 0)
+    assert len(found["images"]) == OPTIONS["images"]
+    same = (found["images"][:, None] == as_floats(data.images)).flatten(2).all(2)
+    assert torch.equal(found["labels"], data.labels[same.int().argmax(1)])
+    torch.testing.assert_close(found["features"], small.features(found["images"]).detach())
+    assert torch.equal(found["spared"], found["mask"])
+
+
+TUNING = {
+    "rho": 0.1, "reversed_share": 0.5, "rounds": 2, "epochs": 2, "lr": 0.1, "momentum": 0.9,
+    "batch_size": 4,
+}  # fmt: skip
+GENERATOR = {
+    "images": 16, "mask_iterations": 20, "mask_lr": 1.0, "generator_iterations": 4,
+    "generator_width": 4, "generator_lr": 1e-3, "generator_batch_size": 8, "image_bound": 1e-9,
+    "feature_bound": 1e-9, "benign": 10.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", [TUNING, GENERATOR], ids=["tuning", "generator"])
+def test_every_option_has_an_effect(engine, small, changes):
+    usual = {"rounds": 1, "generator_iterations": 3, "generator_width": 2, "generator_lr": 0.02}
+    expected = purified(engine, small, **usual).net.head.weight
+    for name, value in changes.items():
+        found = purified(engine, small, **usual | {name: value}).net.head.weight
+        assert not torch.equal(found, expected), name
+
+
+def test_no_option_is_left_out():
+    assert TUNING.keys() | GENERATOR.keys() == OPTIONS.keys()
 
 
 def test_a_purification_is_repeatable_and_keeps_what_it_was_given(engine, model, spec, images):
