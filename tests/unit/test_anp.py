@@ -81,31 +81,42 @@ def test_search_stops_exactly_and_leaves_the_victim_alone(model, aux, monkeypatc
     assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
 
 
-def test_a_step_by_hand(model, aux, monkeypatch):
-    """Of both terms, on images as they are."""
-    noise = [0.3 * torch.randn(2, 8, generator=generator_for(5, "noise")) for _ in range(2)]
-    monkeypatch.setattr(ANP, "ascend", lambda self, batch: noise)
-    anp = defense(alpha=0.3, lr=0.5, iterations=1, batch_size=len(aux.data))
+def one_step(model, aux, **changes):
+    """The masks after one step, on images as they are."""
+    anp = defense(alpha=0.3, lr=0.5, iterations=1, batch_size=len(aux.data), **changes)
     anp.attach(anp.engine, replace(SPEC, padding=0, flip=False), 3)
-    found = anp.search(model, aux.data)
-    norms = [model.body[1], model.body[4]]
-    images, labels = aux.data.images.float() / 255, aux.data.labels
-    leaves = [torch.ones(8, requires_grad=True) for _ in norms]
+    return anp.search(model, aux.data)
 
-    def entropy(noise):
-        scale, shift = zip(
-            *((norm.weight * (m + d), norm.bias * (1 + xi))
-              for norm, m, (d, xi) in zip(norms, leaves, noise, strict=True)), strict=True,
-        )  # fmt: skip
-        x = F.batch_norm(model.body[0](images), None, None, scale[0], shift[0], True)
-        x = F.batch_norm(model.body[3](x.relu()), None, None, scale[1], shift[1], True)
-        return F.cross_entropy(model.head(x.relu().mean((2, 3))), labels)
 
-    loss = 0.3 * entropy([torch.zeros(2, 8)] * 2) + 0.7 * entropy(noise)
-    slopes = torch.autograd.grad(loss, leaves)
-    for mask, slope in zip(found.values(), slopes, strict=True):
+def entropy(model, data, masks, noise):
+    """CE under masks and noise, by hand."""
+    scale, shift = zip(
+        *((norm.weight * (m + d), norm.bias * (1 + xi))
+          for norm, m, (d, xi) in zip(batch_norms(model).values(), masks, noise, strict=True)),
+        strict=True,
+    )  # fmt: skip
+    x = F.batch_norm(model.body[0](data.images.float() / 255), None, None, scale[0], shift[0], True)
+    x = F.batch_norm(model.body[3](x.relu()), None, None, scale[1], shift[1], True)
+    return F.cross_entropy(model.head(x.relu().mean((2, 3))), data.labels)
+
+
+def check_step(found, loss, leaves):
+    """That the masks `found` are one step of 0.5 down the slope of `loss`."""
+    for mask, slope in zip(found.values(), torch.autograd.grad(loss, leaves), strict=True):
         torch.testing.assert_close(mask, (1 - 0.5 * slope).clamp(0, 1), rtol=1e-4, atol=1e-5)
         assert ((mask > 0) & (mask < 1)).any()
+
+
+SILENCE = [torch.zeros(2, 8)] * 2
+
+
+def test_a_step_by_hand(model, aux, monkeypatch):
+    """Of both terms."""
+    noise = [0.3 * torch.randn(2, 8, generator=generator_for(5, "noise")) for _ in range(2)]
+    monkeypatch.setattr(ANP, "ascend", lambda self, batch: noise)
+    leaves = [torch.ones(8, requires_grad=True) for _ in noise]
+    plain, worst = (entropy(model, aux.data, leaves, one) for one in (SILENCE, noise))
+    check_step(one_step(model, aux), 0.3 * plain + 0.7 * worst, leaves)
 
 
 def test_without_noise_the_loss_is_alpha_times_ce(model, aux, monkeypatch):
@@ -113,8 +124,9 @@ def test_without_noise_the_loss_is_alpha_times_ce(model, aux, monkeypatch):
         raise AssertionError
 
     monkeypatch.setattr(ANP, "ascend", refuse)
-    masks = defense(eps=0.0).search(model, aux.data)
-    assert all(mask.isfinite().all() for mask in masks.values())
+    leaves = [torch.ones(8, requires_grad=True) for _ in SILENCE]
+    plain = entropy(model, aux.data, leaves, SILENCE)
+    check_step(one_step(model, aux, eps=0.0), 0.3 * plain, leaves)
 
 
 def test_pruning_touches_gamma_alone_and_is_nested(model):
@@ -144,6 +156,20 @@ def test_ascent_ascends_and_projects(model):
     assert max(part.abs().max() for part in held) <= 0.4
 
 
+def test_all_steps_of_an_ascent_are_eps_long_together(model):
+    search, given = searcher(model, eps=0.4, steps=2), batch()
+    draw = generator_for(0, "anp")
+    noise = [0.4 * (torch.rand(2, 8, generator=draw) * 2 - 1) for _ in search.masks]
+    for _ in range(2):
+        leaves = [part.requires_grad_() for part in noise]
+        slopes = torch.autograd.grad(search.loss(given, list(search.masks), leaves), leaves)
+        noise = [
+            part.detach() + 0.2 * slope.sign() for part, slope in zip(leaves, slopes, strict=True)
+        ]
+    for found, expected in zip(search.ascend(given), noise, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
 def test_threshold_is_the_largest_that_keeps_held_out_accuracy(model, aux):
     anp = defense(threshold=None)
     masks = {"body.1": torch.ones(8), "body.4": torch.ones(8)}
@@ -152,6 +178,13 @@ def test_threshold_is_the_largest_that_keeps_held_out_accuracy(model, aux):
     assert purified.state_dict().keys() == model.state_dict().keys()
     assert anp.details["threshold"] is None or 0 <= anp.details["threshold"] <= 0.9
     assert anp.details["pruned"] == sum(int((purified.body[n].weight == 0).sum()) for n in (1, 4))
+
+
+def test_what_may_be_lost_is_a_share_of_the_victim_s_accuracy(model, aux, monkeypatch):
+    found = iter([0.5, 0.42, 0.46])  # of the victim, without masks up to 0.9, up to 0.85
+    monkeypatch.setattr(Engine, "accuracy", lambda self, model, data: next(found))
+    masks = {name: torch.ones(8) for name in batch_norms(model)}
+    assert defense(threshold=None, acc_ratio=0.1).choose(model, masks, aux.data) == 0.85
 
 
 def test_choosing_needs_held_out_images(model, aux):
