@@ -3,6 +3,7 @@ from math import sqrt
 
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision
 from torch import nn
 
@@ -173,6 +174,44 @@ def test_temperature_and_divergence():
     p, q = (others / 2).softmax(1), (logits / 2).softmax(1)
     expected = (p * (p / q).log()).sum(1).mean()
     assert divergence(logits, others, 2.0).item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def between(monkeypatch, epoch=0, **changes):
+    """BCU in the middle of `epoch`, and a batch labelled against the teacher."""
+    torch.manual_seed(0)
+    bcu, images = defense(**changes), torch.rand(12, 3, 16, 16)
+    bcu.model, bcu.teacher = Tiny().eval(), Tiny().eval()
+    with torch.no_grad():
+        for net in (bcu.model, bcu.teacher):  # answers differ from image to image
+            net.head.weight.mul_(100)
+            net.head.bias.sub_(net(images).mean(0))
+        bcu.model.head.bias[0] += 2
+    monkeypatch.setattr(BCU, "current_epoch", epoch)
+    return bcu, (images, 1 - bcu.teacher(images).argmax(1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "epoch", "heat"),
+    [
+        ({"temperature": 2.0, "epochs": 4}, 1, 2.0),
+        ({"epochs": 4}, 0, 1.75),
+        ({"epochs": 4}, 3, 4.0),
+    ],
+)
+def test_the_student_is_drawn_to_the_teacher_at_a_temperature(monkeypatch, changes, epoch, heat):
+    bcu, (images, labels) = between(monkeypatch, epoch, **changes)
+    wanted, given = ((net(images) / heat).softmax(1) for net in (bcu.teacher, bcu.model))
+    expected = (wanted * (wanted / given).log()).sum(1).mean()
+    torch.testing.assert_close(bcu.training_step((images, labels), 0), expected)
+
+
+def test_hard_labels_are_the_teacher_s_choice(monkeypatch):
+    bcu, (images, labels) = between(monkeypatch, labels="hard")
+    choice = bcu.teacher(images).argmax(1)
+    assert 0 < choice.sum() < len(choice)
+    assert not torch.equal(choice, bcu.model(images).argmax(1))
+    expected = F.cross_entropy(bcu.model(images), choice)
+    torch.testing.assert_close(bcu.training_step((images, labels), 0), expected)
 
 
 @pytest.mark.parametrize("kind", ["soft", "hard"])
