@@ -237,6 +237,28 @@ def test_pruning_alone_changes_the_pruned_entries_alone(model, aux):
     assert pruned == unibp.details["k"] == 5
 
 
+def test_random_scores_prune_as_many_entries_but_others_by_the_seed_alone(model, aux):
+    def gone(victim, seed=1, **changes):
+        """Layer and place of each pruned entry."""
+        unibp = defense(epochs=0, value="zero", **changes)
+        unibp.seed = seed
+        found = unibp.purify(deepcopy(victim), aux).state_dict()
+        return {
+            (name, place)
+            for name, value in victim.state_dict().items()
+            for place in (value != found[name]).nonzero().flatten().tolist()
+        }
+
+    drawn = gone(model, scores="random")
+    assert len(drawn) == len(gone(model)) == 5
+    assert drawn != gone(model)
+    assert drawn != gone(model, seed=2, scores="random")
+    other = deepcopy(model)
+    with torch.no_grad():
+        other.head.weight.mul_(-3)
+    assert drawn == gone(other, scores="random")
+
+
 def test_without_the_mask_pruned_entries_move(model, aux):
     start, _ = purified(model, aux, epochs=0)
     held, unibp = purified(model, aux)
