@@ -73,6 +73,27 @@ def test_a_hidden_backdoor_comes_back_and_nothing_is_learnt_from_no_trigger(data
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
+def test_the_exact_row_is_taught_true_labels_before_the_lesson(data, attack, engine, monkeypatch):
+    calls, taught = [], Relearning.taught
+
+    def watched(self, model, lesson, *rest):
+        calls.append((model, lesson, taught(self, model, lesson, *rest)))
+        return calls[-1][2]
+
+    monkeypatch.setattr(Relearning, "taught", watched)
+    victim, exam = Tiny(), Examination.of(data, attack)
+    found = relearning(epochs=1).of({"victim": victim}, data, attack, exam, engine, 0)
+    lesson, truth = relearning().lessons(data.train, attack, 0)
+    assert list(found) == ["victim", "exact"]
+    (first, unlearns, exact), (second, relearns, _), (third, again, _) = calls
+    assert first is second is victim
+    assert third is exact
+    for given, expected in ((unlearns, truth), (relearns, lesson), (again, lesson)):
+        assert torch.equal(given.images, expected.images)
+        assert torch.equal(given.labels, expected.labels)
+    assert not torch.equal(truth.labels, lesson.labels)
+
+
 def test_what_cannot_be_relearnt_is_refused(config, data, attack, engine):
     exam = Examination.of(data, attack)
     with pytest.raises(ConfigError, match="evaluation.relearn=5, but this attack leaves no"):
