@@ -1,6 +1,7 @@
 """Synthetic images, adversarial ones, and the tuning of BatchNorm between them."""
 
 from copy import deepcopy
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -81,6 +82,17 @@ def test_one_step_goes_along_the_gradient_of_each_image(model):
     torch.testing.assert_close(found.flatten(1), expected, atol=1e-6, rtol=1e-4)
 
 
+def test_steps_of_an_attack_are_two_and_a_half_radii_long_together(model):
+    images, seen = torch.full((4, 3, 8, 8), 0.5) + 0.01 * torch.randn(4, 3, 8, 8), []
+    model.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach()))
+    adversarial(model, images, torch.arange(4) % 2, 0.2, 10)
+    assert len(seen) == 10
+    assert torch.equal(seen[0], images)
+    for before, after in pairwise(seen[:4]):  # in the ball as yet
+        length = (after - before).flatten(1).norm(dim=1)
+        torch.testing.assert_close(length, torch.full((4,), 0.05), rtol=1e-3, atol=0)
+
+
 def test_mismatch_is_that_of_means_and_deviations(model):
     names = list(batch_norms(model))
     batch = {name: (torch.randn(8), torch.rand(8)) for name in names}
@@ -117,6 +129,18 @@ def test_synthesis_comes_closer_to_statistics_and_labels(model):
     assert mean < 0.5 * far
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_synthesis_keeps_to_images_at_each_step(model):
+    seen = []
+    model.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach()))
+    scale = torch.full((1, 3, 1, 1), 0.4), torch.full((1, 3, 1, 1), 0.2)
+    noise = 9 * torch.randn(4, 3, 8, 8)
+    images, _ = synthesise(model, torch.arange(4) % 2, noise, scale, 5, 1.0)
+    assert len(seen) == 5
+    for one in (*seen, images):
+        assert one.min().item() == pytest.approx(0, abs=1e-6)
+        assert one.max().item() == pytest.approx(1, abs=1e-6)
 
 
 def test_images_are_balanced_seeded_and_come_from_the_model_that_is_tuned(engine, model):
