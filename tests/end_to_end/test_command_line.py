@@ -140,7 +140,6 @@ def test_a_grid_trains_each_victim_once_and_names_what_failed(outputs):
     ("choice", "sentences"),
     [
         ("attack.target=0,12,13", ["attack.target=12 is no class", "attack.target=13 is no class"]),
-        ("attack=badnets,nosuch", ["Could not find 'attack/nosuch'"]),
         ("seed=0,abc", ["Value 'abc' of type 'str' could not be converted to Integer"]),
     ],
 )
@@ -159,6 +158,13 @@ def test_a_bad_value_is_one_sentence(outputs):
     assert "attack.poison_rate" in text
     assert "Traceback" not in text
     assert not list((outputs / "refused").rglob("*.yaml"))
+
+
+def test_a_name_that_is_none_is_one_sentence_in_a_grid_too(outputs):
+    text = lab("-m", f"paths.outputs={outputs}/none", "attack=badnets,nosuch", *QUICK, expect=1)
+    assert text.startswith("attack=nosuch is no attack; allowed: adaptive, badnets,")
+    assert len(text.splitlines()) == 1
+    assert not (outputs / "none").exists()
 
 
 def test_wandb_works_without_an_account(outputs):
