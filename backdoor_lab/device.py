@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import platform
+
 import torch
 
 from backdoor_lab.errors import ConfigError
@@ -24,6 +27,13 @@ def chosen_device(accelerator: str, index: int | None) -> torch.device:
             f"[{count - 1}]"
         )
     return torch.device("cuda", index or 0)
+
+
+def kind_of(device: torch.device) -> str:
+    """What computes, in words: a GPU's name, or the CPU's architecture and cores."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {os.cpu_count()} cores"
 
 
 def resolved_precision(device: torch.device, wish: str = "auto") -> str:

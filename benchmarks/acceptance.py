@@ -22,7 +22,7 @@ from pathlib import Path
 
 from backdoor_lab.config import ROOT
 from backdoor_lab.records import Record, collect, mean_sd
-from benchmarks.common import machine, markdown, names
+from benchmarks.common import machines, markdown, names, remarks
 from benchmarks.kept import kept
 
 ATTACKS = "attack=badnets,wanet,sig"
@@ -100,24 +100,12 @@ def main() -> None:
         "was forgotten is no purification. Seconds are the defense's own; MB is the resident "
         "memory of the whole process at most meanwhile, with what earlier cells left in it.",
         f"Made on {date.today()} by `python -m benchmarks.acceptance --table {chosen.table} "
-        f"--dataset {chosen.dataset} --seeds {chosen.seeds}`, {machine()}.",
+        f"--dataset {chosen.dataset} --seeds {chosen.seeds}`, on {machines(found)}.",
         table(found),
     ]
     file = Path(__file__).with_name(f"{chosen.table}_{chosen.dataset}.md")
     text[-1:-1] = remarks(file)
     file.write_text("\n\n".join(text) + "\n")
-
-
-def remarks(file: Path) -> list[str]:
-    """What was written by hand between the head of an earlier page and its table."""
-    if not file.exists():
-        return []
-    blocks = file.read_text().split("\n\n")
-    head, body = (
-        next(number for number, block in enumerate(blocks) if block.startswith(start))
-        for start in ("Made on", "| ")
-    )
-    return blocks[head + 1 : body]
 
 
 def belongs(record: Record, grids: list[list[str]]) -> bool:

@@ -1,15 +1,18 @@
-"""What the benchmarks share: names, composed configs, tables, the machine."""
+"""What the benchmarks share: names, composed configs, pages and their tables, the machine."""
 
 from __future__ import annotations
 
-import os
-import platform
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from backdoor_lab.config import CONF, register, versions
+from backdoor_lab.device import kind_of
+from backdoor_lab.records import Record
 
 
 def names(folder: str, without: Sequence[str] = ()) -> list[str]:
@@ -36,7 +39,29 @@ def markdown(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
+def remarks(file: Path) -> list[str]:
+    """What was written by hand between the head of an earlier page and its table."""
+    if not file.exists():
+        return []
+    blocks = file.read_text().split("\n\n")
+    head, body = (
+        next(number for number, block in enumerate(blocks) if block.startswith(start))
+        for start in ("Made on", "| ")
+    )
+    return blocks[head + 1 : body]
+
+
 def machine() -> str:
     """Its kind, and the versions that were run."""
     packages = ", ".join(f"{name} {number}" for name, number in versions().items())
-    return f"{platform.machine()} CPU, {os.cpu_count()} cores; {packages}"
+    return f"{kind_of(torch.device('cpu'))}; {packages}"
+
+
+def machines(records: Iterable[Record]) -> str:
+    """What computed the records, most of them first, as they tell themselves."""
+    kinds = Counter(
+        f"{record.device}, {record.precision}" if record.device else "a machine that was not noted"
+        for record in records
+    )
+    total = kinds.total()
+    return " and ".join(f"{kind} ({count} of {total} runs)" for kind, count in kinds.most_common())

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,24 +21,28 @@ RECORDS = Path(__file__).with_name("records")
 
 
 @contextmanager
-def kept(outputs: Path) -> Iterator[None]:
+def kept(outputs: Path, places: Mapping[str, str] | None = None) -> Iterator[None]:
     """With the kept records in `outputs`; keeps what is there in the end, also of a failed grid."""
     lay(outputs)
     try:
         yield
     finally:
-        keep(outputs)
+        keep(outputs, places)
 
 
-def keep(outputs: Path) -> Path:
+def keep(outputs: Path, places: Mapping[str, str] | None = None) -> Path:
     """Write the records below `outputs` beside those that are kept already; gives the file.
 
-    The newest come last, since of one cell the newest counts: they are laid in this order.
+    The newest come last, since of one cell the newest counts: they are laid in this order. A place
+    of this machine that stands in a command, such as a data set's, is kept under its name.
     """
     file = RECORDS / f"{outputs.name}.jsonl"
+    named = {str(outputs.resolve()): f"outputs/{outputs.name}", **(places or {})}
     found = read(file)
     for result in sorted(outputs.rglob(RESULT), key=lambda result: result.stat().st_mtime):
-        text = result.read_text().replace(str(outputs.resolve()), f"outputs/{outputs.name}")
+        text = result.read_text()
+        for place, word in named.items():
+            text = text.replace(place, word)
         name = str(result.parent.relative_to(outputs))
         found.pop(name, None)
         found[name] = json.loads(text)

@@ -25,7 +25,7 @@ from backdoor_lab.evaluation.scores import Scores, defense_effectiveness
 from backdoor_lab.papers import Printed, printed
 from backdoor_lab.records import Record, collect
 from backdoor_lab.reports.table import rate
-from benchmarks.common import machine, markdown, names
+from benchmarks.common import machines, markdown, names, remarks
 from benchmarks.kept import kept
 
 ATTACKS = "badnets,blended,wanet,sig"
@@ -45,6 +45,7 @@ PARTS = {
         ["defense=cc", "aux=none", "seed=1"],
     ],
 }
+PAGE = Path(__file__).with_suffix(".md")
 PRINTED = (("unibp", "1", {"aux_ratio": "0.1"}), ("cc", "3", {}), ("bcu", "1", {"variant": ""}))
 HEADS = (
     "attack", "defense", "aux", "calibration", "seed", "victim ACC", "ASR", "target", "worst",
@@ -140,8 +141,9 @@ def report(records: Sequence[Record], command: str) -> str:
         "the worst class. Printed: UniBP's Table 1 at 10% (the defender here has 5%), else C&C's "
         "Table 3, else BCU's Table 1. "
         "One seed a row: no spread, no claim.",
-        f"Made on {date.today()} by `{command}`, {machine()}; other work shared the machine, so "
-        "that seconds are upper bounds.",
+        f"Made on {date.today()} by `{command}`, on {machines(records)}; other work shared the "
+        "machines, so that seconds are upper bounds.",
+        *remarks(PAGE),
         markdown(HEADS, lines),
         correlation(pairs),
     ]
@@ -158,13 +160,13 @@ def main() -> None:
     chosen, more = parser.parse_known_args()
     attacks = f"attack={chosen.attacks}"
     common = overrides(chosen.data.resolve(), chosen.outputs.resolve())
-    with kept(chosen.outputs):
+    with kept(chosen.outputs, {str(chosen.data.resolve()): "DIR"}):
         for grid in () if chosen.table_only else PARTS[chosen.part]:
             command = [sys.executable, "run.py", "-m", attacks, *grid, *common, *more]
             subprocess.run(command, cwd=ROOT, check=False)  # what failed is told, and left out
     found = [one for one in collect(chosen.outputs / "runs").values() if one.purified]
     told = f"python -m benchmarks.photographs --data DIR --part {chosen.part}"
-    Path(__file__).with_suffix(".md").write_text(report(found, told))
+    PAGE.write_text(report(found, told))
 
 
 if __name__ == "__main__":

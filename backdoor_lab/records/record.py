@@ -75,6 +75,8 @@ class Record:
         trigger: how visible the trigger is (PSNR, SSIM, ...).
         details: what attack, auxiliary kind and defense have to report.
         victim_name: the victim's folder in the store.
+        device: what computed it, in words.
+        precision: of the trainings that bear it, such as `bf16-mixed`.
         error: why there is no result.
         versions: of the packages.
         schema: of this file.
@@ -96,6 +98,8 @@ class Record:
     trigger: dict[str, float] | None = None
     details: dict[str, Any] = field(default_factory=dict)
     victim_name: str | None = None
+    device: str | None = None
+    precision: str | None = None
     error: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
     schema: int = SCHEMA

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from backdoor_lab.config.identity import run_identity, victim_identity
 from backdoor_lab.config.versions import versions
 from backdoor_lab.datasets import Data
+from backdoor_lab.device import kind_of
 from backdoor_lab.records import MadeFrom, Record, Spent
 from backdoor_lab.run.finished import CODE, State, asked_of, note_fingerprint, state_of
 from backdoor_lab.run.names import Names
@@ -102,6 +103,8 @@ class Job:
             names.command,
             made_from=MadeFrom(self.code, self.fingerprint),
             victim_name=victim.name,
+            device=kind_of(self.parts.engine.device),
+            precision=self.parts.engine.precision,
             versions=versions(),
         )
 

@@ -19,8 +19,8 @@ def outputs(tmp_path, monkeypatch):
 
 def test_what_is_gone_is_laid_again(outputs):
     folder = outputs / "runs" / "seed0"
-    made = record(seed=0, command=f"python run.py paths.outputs={outputs}")
-    with suppress(KeyboardInterrupt), kept.kept(outputs):
+    made = record(seed=0, command=f"python run.py paths.outputs={outputs} dataset.root=/my/images")
+    with suppress(KeyboardInterrupt), kept.kept(outputs, {"/my/images": "DIR"}):
         made.write(folder)
         raise KeyboardInterrupt
     shutil.rmtree(outputs)
@@ -28,7 +28,7 @@ def test_what_is_gone_is_laid_again(outputs):
         found = read_record(folder)
     assert found.seed == 0
     assert found.victim == made.victim
-    assert found.command == "python run.py paths.outputs=outputs/trial"
+    assert found.command == "python run.py paths.outputs=outputs/trial dataset.root=DIR"
 
 
 def test_newer_results_take_the_place_of_kept_ones(outputs):

@@ -1,13 +1,16 @@
 """What the defender is handed, what is said of it, and whom a victim is compared with."""
 
 import json
+import os
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from backdoor_lab.aux_data.seen import Seen
 from backdoor_lab.calibration.none import NoCalibration
 from backdoor_lab.defenses import Chain
+from backdoor_lab.device import kind_of
 from backdoor_lab.evaluation.scores import Scores
 from backdoor_lab.run.job import perform
 from backdoor_lab.run.names import Names
@@ -56,6 +59,12 @@ def test_the_defender_draws_from_seeds_of_its_own(purify, monkeypatch, choices, 
         "Seen": derive(root, "aux"),
     }
     assert (result.seed, result.defender_seed) == (5, 8 if choices else None)
+
+
+def test_a_record_tells_what_computed_it(purify):
+    result = purify("aux.per_class=2", "trainer.precision=32-true")
+    assert (result.device, result.precision) == (kind_of(torch.device("cpu")), "32-true")
+    assert f"{os.cpu_count()} cores" in result.device
 
 
 def test_a_set_without_the_target_class_is_said(purify, caplog):

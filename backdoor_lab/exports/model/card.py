@@ -23,7 +23,7 @@ def card(cfg: DictConfig, record: Record, victim: Victim, purified: Classifier) 
         ["## What was done", "", *done(cfg, record)],
         scores(record),
         loading(victim, purified),
-        ["## Again", "", "```bash", record.command, "```", "", versions(record)],
+        ["## Again", "", "```bash", record.command, "```", "", made_with(record)],
     ]
     return "\n".join("\n".join(part) + "\n" for part in parts)
 
@@ -125,6 +125,7 @@ def loading(victim: Victim, purified: Classifier) -> list[str]:
     ]  # fmt: skip
 
 
-def versions(record: Record) -> str:
-    """Of what made it."""
-    return ", ".join(f"{name} {number}" for name, number in record.versions.items())
+def made_with(record: Record) -> str:
+    """Device, precision and versions."""
+    packages = [f"{name} {number}" for name, number in record.versions.items()]
+    return ", ".join([part for part in (record.device, record.precision) if part] + packages)
