@@ -1,5 +1,4 @@
-# Two threads that wait for each other spin; memory that is handed back is faulted in again at each
-# step. Both are settled before Python starts.
+# Memory that is handed back is faulted in again at each step: glibc, told before Python starts, keeps it.
 export MALLOC_MMAP_THRESHOLD_ = 4294967296
 export MALLOC_TRIM_THRESHOLD_ = 17179869184
 export MALLOC_TOP_PAD_ = 268435456

@@ -17,8 +17,8 @@ from backdoor_lab.training import CropFlip
 class Views:
     """Crop and rotation, each applied to a batch or not by chance; a flip where the data set flips.
 
-    Offsets, angles and flips are drawn per image, as in the authors' releases of WaNet and COMBAT;
-    BackdoorBench draws them per batch. A rotation takes the nearest pixel, as BackdoorBench's;
+    Offsets, angles and flips are drawn per image, as in the authors' releases of WaNet and COMBAT
+    (which turn each image of a batch by chance again); BackdoorBench draws them per batch. A rotation takes the nearest pixel, as BackdoorBench's;
     the releases' is bilinear. What a view uncovers is black, where both have the mean colour.
 
     Attributes:

@@ -2,8 +2,9 @@
 
 Paper     Chen et al., Targeted Backdoor Attacks on Deep Learning Systems Using Data Poisoning,
           2017, arXiv:1712.05526
-Differs   the picture is seeded uniform noise at the image's own size (as in BCU) or the user's
-          own file; BackdoorBench's is a third party's artwork, which is not ours to ship
+Differs   the picture is seeded uniform noise at the image's own size (as in BCU's text; what its
+          code ships is a JPEG, weaker and nearly grey) or the user's own file; BackdoorBench's is
+          a third party's artwork, which is not ours to ship
 """
 
 from __future__ import annotations

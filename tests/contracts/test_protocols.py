@@ -29,6 +29,7 @@ WHOLE = {"recipe.drop_last": False}
 DROPPED = {"recipe.drop_last": True}
 BCU = {"recipe.lr": 0.1, "recipe.epochs": 200, "dataset.reserved_from": "test"}
 BCU_WARP = BCU | {"recipe.lr": 0.01}
+TURNS = {"attack.rotation_probability": 0.25}
 LONG = {"recipe.epochs": 250, "recipe.drop_last": False}
 LIRA = ("steps", [50, 100, 150, 200])
 TINY = ("gic", "tiny_imagenet")
@@ -91,7 +92,8 @@ TABLE = [
      BB | WHOLE | {"recipe.epochs": 200, "dataset.reserved": 0.05}),
     ("gic", "digits", "badnets", ("cosine", 100),
      {"dataset.reserved": 0.05, "recipe.lr": 0.01, "attack.resize": "bilinear"}),
-    ("unibp", "cifar10", "wanet", ("cosine", 100), BB | PREACT | WHOLE | {"recipe.epochs": 100}),
+    ("unibp", "cifar10", "wanet", ("cosine", 100), BB | PREACT | WHOLE
+     | {"recipe.epochs": 100, "attack.rotation_probability": 0.5}),
     ("unibp", "gtsrb", "badnets", ("cosine", 100), BB | DROPPED | {"recipe.epochs": 100}),
     ("unibp", "gtsrb", "lc", ("cosine", 100),
      of_attack(poison_rate=0.1, poison_rate_base="target_class", eps=16)),
@@ -104,7 +106,7 @@ TABLE = [
     ("bcu", "tiny_imagenet", "sig", ("steps", [100, 150]), class_images(delta=40)),
     ("bcu", "cifar10", "lc", ("steps", [100, 150]),
      BCU | DROPPED | class_images(eps=16, step=1.5, steps=100, robust_eps=16, mirror=False)),
-    ("bcu", "cifar10", "wanet", ("steps", HUNDREDS), BCU_WARP | RESNET | WHOLE),
+    ("bcu", "cifar10", "wanet", ("steps", HUNDREDS), BCU_WARP | RESNET | WHOLE | TURNS),
     ("bcu", "gtsrb", "input_aware", ("steps", HUNDREDS),
      BCU_WARP | WHOLE | {"recipe.epochs": 150}),
     ("bcu", "digits", "adaptive", ("steps", HUNDREDS), BCU_WARP | RESNET | WHOLE),
@@ -112,7 +114,7 @@ TABLE = [
     ("cc", "gtsrb", "blended", ("cosine", 100), CC | all_images(alpha=0.1)),
     ("cc", "cifar10", "trojan", ("cosine", 100), CC | all_images(target=0)),
     ("cc", "tiny_imagenet", "lc", ("cosine", 100), CC | all_images()),
-    ("cc", "digits", "wanet", ("steps", HUNDREDS), CC | WHOLE),
+    ("cc", "digits", "wanet", ("steps", HUNDREDS), CC | WHOLE | TURNS),
     ("cc", "cifar10", "input_aware", ("steps", HUNDREDS),
      CC | WHOLE | of_attack(double_tanh=False)),
     ("cc", "cifar10", "lira", LIRA, CC | LONG | of_attack(stage1_epochs=50)),

@@ -5,9 +5,10 @@ Paper     Huynh et al., COMBAT: Alternated Training for Effective Clean-Label Ba
 Differs   the victim's poisoned images are blurred and rounded to 8 bits once, as files would be,
           not anew in every epoch; the blur is drawn per image, not per batch, and at test alike for
           all seeds; the surrogate's poisoned images are those of the generator's own step, not a
-          second draw; clean model and victim follow the run's recipe, and no epoch is chosen by
-          test accuracy; a view is rotated to the nearest pixel and uncovers black (`_views.py`),
-          not bilinearly and grey, with a chance of 1/4 per batch, not of 1/2 per batch and image
+          second draw; clean model and victim follow the run's recipe and the data set's crop and
+          flip, all nets its mean and deviation, and no epoch is chosen by test accuracy; a view is
+          rotated to the nearest pixel and uncovers black (`_views.py`), not bilinearly and grey,
+          with a chance of 1/4 per batch, not of 1/2 per batch and image
 """
 
 from __future__ import annotations

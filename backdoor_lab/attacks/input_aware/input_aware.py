@@ -4,7 +4,8 @@ Paper     Nguyen and Tran, Input-Aware Dynamic Backdoor Attack, NeurIPS 2020, ar
 Differs   lambda_div enters the loss of the masks once, not twice; one squashing of the generators'
           outputs, where BackdoorBench has two (`double_tanh`); 1e-12 inside the root of the
           distance; triggered test images are rounded to 8 bits; the classifier's views are crop and
-          flip as in BackdoorBench, without the authors' rotation
+          flip as in BackdoorBench, without the authors' rotation and wider crop; masks are made
+          once of each batch, where the code makes those of the first twice
 """
 
 from __future__ import annotations
@@ -204,6 +205,8 @@ class InputAware(Attack, Paired, Manual):
         if not self.accumulate_generator_grad:
             painter.zero_grad()
         self.manual_backward(loss)
+        self.clip(victim)
+        self.clip(painter)
         victim.step()
         painter.step()
 

@@ -6,7 +6,8 @@ Differs   all crafting images take their DeepFool steps at once, and the sum of 
           smoothed in; a step leaves the class that is on top now, where the authors keep the one on
           top at first: two gradients instead of one per class; images and perturbation stay in
           pixel space (BackdoorBench skips the normalisation); the fooling rate is measured on
-          training images that craft nothing (BackdoorBench: on one test image)
+          training images that craft nothing (BackdoorBench: on one test image); the perturbation
+          is in whole grey levels after every pass, not in the end alone
 """
 
 from __future__ import annotations

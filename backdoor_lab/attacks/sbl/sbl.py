@@ -5,8 +5,9 @@ Paper     Pham et al., Flatness-aware Sequential Learning Generates Resilient Ba
 Differs   the split is stratified, and its shares are of the training split, which lacks the
           defender's 5% already; images are augmented without PIL and normalised in the model;
           information is gathered in eval mode, where the code has batches of one in train mode;
-          with `dat=false` the rate is of the training split, 95% of the official one; the default
-          patch is white, theirs is `attack.inner.pattern=random`; no joint baseline, no A-GEM
+          with `dat=false` the rate is of the training split, 95% of the official one; the crop
+          is the data set's; the default patch is white, theirs is `attack.inner.pattern=random`; no
+          joint baseline, no A-GEM
 """
 
 from __future__ import annotations
