@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterable
 from functools import cache
 
 from rich.console import Console
@@ -24,6 +25,12 @@ EVERY = 30.0  # seconds between two lines
 def console() -> Console:
     """The console that tables and progress bars share."""
     return Console()
+
+
+def say(lines: Iterable[str]) -> None:
+    """Lines that can be copied as they are."""
+    for line in lines:
+        console().print(line, soft_wrap=True, markup=False, highlight=False)
 
 
 class Lines(Progress):

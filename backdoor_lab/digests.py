@@ -18,6 +18,12 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
+def checksum(file: Path) -> str:
+    """SHA-256 of a file."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 @cache
 def folder_digest(folder: str) -> str:
     """A digest of the names and sizes of all files below, and of the bytes of some of them."""

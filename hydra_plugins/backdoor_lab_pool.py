@@ -35,11 +35,11 @@ class PoolLauncher(Launcher):
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         from backdoor_lab.run.launching import endings, works
-        from backdoor_lab.run.ledger import place
+        from backdoor_lab.run.ledger import grid_file
         from backdoor_lab.run.pool import Pool, places
 
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         cells = works(self.config, job_overrides, initial_job_idx)
         script, spots = Path(sys.argv[0]).resolve(), places(self.per_gpu, self.threads)
-        logs = place(self.config).with_suffix("")
+        logs = grid_file(self.config).with_suffix("")
         return endings(cells, Pool(script, spots, logs, self.tries).run(list(cells)))

@@ -18,8 +18,9 @@ class Views:
     """Crop and rotation, each applied to a batch or not by chance; a flip where the data set flips.
 
     Offsets, angles and flips are drawn per image, as in the authors' releases of WaNet and COMBAT
-    (which turn each image of a batch by chance again); BackdoorBench draws them per batch. A rotation takes the nearest pixel, as BackdoorBench's;
-    the releases' is bilinear. What a view uncovers is black, where both have the mean colour.
+    (which turn each image of a batch by chance again); BackdoorBench draws them per batch. A
+    rotation takes the nearest pixel, as BackdoorBench's; the releases' is bilinear. What a view
+    uncovers is black, where both have the mean colour.
 
     Attributes:
         padding: of the crop, in pixels.

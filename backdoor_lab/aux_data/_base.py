@@ -1,4 +1,10 @@
-"""What a defender may hold: a kind of images, drawn to a size, labelled or not."""
+"""What a defender may hold: a kind of images, drawn to a size, labelled or not.
+
+All kinds draw the same share of each class, topped up at random to the very size that is asked;
+GIC rounds down within each class (CIFAR-10: 2,370 of 2,375), and BackdoorBench draws from all
+images at once, for FT-SAM and NPD as many of each class (`aux.per_class`). Unlabelled images are
+drawn by their classes as well, which no defender sees.
+"""
 
 from __future__ import annotations
 

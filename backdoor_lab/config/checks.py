@@ -46,7 +46,7 @@ def refuse(cfg: DictConfig) -> None:
 
 
 def refuse_seed(cfg: DictConfig) -> None:
-    """Refuse what no generator can be seeded with."""
+    """Refuse a negative seed: it is a slip, and reads badly in the names of folders."""
     if cfg.seed < 0:
         raise ConfigError(f"seed={cfg.seed} is negative; allowed: 0 or more")
 

@@ -1,4 +1,4 @@
-"""What a yaml states about its method under `facts:`: read by protocols and paths.
+"""What a yaml states about its method under `facts:`: read by whoever asks for a `fact`.
 
 Facts are no parameters of a constructor and no part of an identity.
 """
@@ -33,4 +33,4 @@ def fact(node: DictConfig | None, name: str, default: Any = None) -> Any:
 
 def looks(cfg: DictConfig) -> bool:
     """Whether the task only looks at what runs have left."""
-    return bool((cfg.task.get(FACTS) or {}).get("looks"))
+    return bool(fact(cfg.task, "looks"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import takewhile
 from pathlib import Path
 
 
@@ -13,11 +14,17 @@ def cores_here() -> int:
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that children may use: those of CUDA_VISIBLE_DEVICES, or all."""
+    """The GPUs that children may use: those of CUDA_VISIBLE_DEVICES up to a -1, or all."""
     asked = os.environ.get("CUDA_VISIBLE_DEVICES")
     if asked is not None:
-        return [name for name in asked.split(",") if name.strip()]
-    return [str(number) for number, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
+        named = (name.strip() for name in asked.split(","))
+        return [name for name in takewhile("-1".__ne__, named) if name]
+    return [str(number) for number, _ in enumerate(gpu_files())]
+
+
+def gpu_files() -> list[str]:
+    """What stands for the GPUs of this machine below /dev."""
+    return sorted(file.name for file in Path("/dev").glob("nvidia[0-9]*"))
 
 
 def launcher_here() -> str:

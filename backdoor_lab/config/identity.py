@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from backdoor_lab.config.facts import FACTS, without_facts
+from backdoor_lab.config.facts import fact, without_facts
 from backdoor_lab.config.machine import precision_here
-from backdoor_lab.digests import folder_digest
+from backdoor_lab.digests import checksum, folder_digest
 
 VICTIM_GROUPS = ("victim", "dataset", "model", "attack", "recipe", "trainer", "seed")
 PLACES = ("cache", "root")  # where things lie does not change what they are
@@ -38,7 +37,7 @@ def victim_identity(cfg: DictConfig) -> dict[str, Any]:
 def run_identity(cfg: DictConfig) -> dict[str, Any]:
     """All that decides a run: its victim, and the groups that its task reads."""
     task = OmegaConf.select(cfg, "task")
-    groups = list((task.get(FACTS) or {}).get("groups", [])) if task else []
+    groups = list(fact(task, "groups", []))
     if "defense" in groups:
         groups.append("then")
     return identity(cfg, (*VICTIM_GROUPS, "task", *groups))
@@ -72,8 +71,7 @@ def held(value: Any, key: str = "") -> Any:
 @cache
 def file_hash(file: str, size: int, changed: int) -> str:
     """The SHA-256 of a file, which is read once as long as its size and time stay the same."""
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return checksum(Path(file))
 
 
 def is_file(place: str) -> bool:

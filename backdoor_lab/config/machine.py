@@ -9,6 +9,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from backdoor_lab.config.hardware import gpu_files
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.store.notes import Notes
 
@@ -21,7 +22,7 @@ def precision_here(cfg: DictConfig) -> str:
     index = trainer.devices[0] if OmegaConf.is_list(trainer.devices) and trainer.devices else None
     asked = {
         "machine": platform.node(),
-        "gpus": sorted(path.name for path in Path("/dev").glob("nvidia[0-9]*")),
+        "gpus": gpu_files(),
         "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "accelerator": trainer.accelerator,
         "index": index,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from omegaconf import DictConfig
 
-from backdoor_lab.config.facts import FACTS
+from backdoor_lab.config.facts import fact
 from backdoor_lab.config.identity import run_identity
 from backdoor_lab.digests import digest
 
@@ -19,12 +19,12 @@ DEFAULTS = {
 def run_name(*, _root_: DictConfig) -> str:
     """The folder of a run: what was chosen, then the seed and a hash of all that decides.
 
-    Such as `digits/resnet18/wanet/clp+ft-seen/seed0-1a2b3c4d`. Task, victim and calibration appear
-    where they are not the default.
+    Such as `digits/resnet18/wanet/clp+ft-seen/seed0-1a2b3c4d`. What `DEFAULTS` names appears where
+    it is another.
     """
     chosen = choices_of(_root_.hydra.runtime.choices)
     victim = [*unusual(chosen, "victim"), chosen["attack"]]
-    decisive = (_root_.task.get(FACTS) or {}).get("groups", [])
+    decisive = fact(_root_.task, "groups", [])
     work = unusual(chosen, "task")
     for group in decisive:
         work += unusual(chosen, group)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from hydra.conf import HydraConf
 from omegaconf import DictConfig, OmegaConf
 
-from backdoor_lab.config.facts import FACTS
+from backdoor_lab.config.facts import fact
 
 WINNERS = {"aux.ratio": ("aux.size", "aux.per_class"), "aux.per_class": ("aux.size",)}
 DEFENDER = (  # not for every task
@@ -18,15 +18,14 @@ LEAVES = ("views", "keep_model")  # what only some tasks leave beside the record
 
 def without_effect(cfg: DictConfig, typed: Sequence[str]) -> Iterator[str]:
     """What was typed and changes nothing, in a sentence each."""
-    facts = cfg.task.get(FACTS) or {}
-    decisive = facts.get("groups", [])
+    decisive, leaves = fact(cfg.task, "groups", []), fact(cfg.task, "leaves", {})
     ignored = [group for group in DEFENDER if group not in decisive]
     for one in typed:
         key = one.lstrip("+~").partition("=")[0]
         group = key.replace("@", ".").partition(".")[0]
         if group in ignored or (group == "then" and "defense" in ignored):
             yield f"{one} has no effect: this task does without {group}"
-        if key in LEAVES and cfg[key] and key not in facts.get("leaves", {}):
+        if key in LEAVES and cfg[key] and key not in leaves:
             yield f"{one} has no effect: this task leaves nothing of it"
         if group == "table":
             yield f"{one} has no effect: task=table alone sets out tables"

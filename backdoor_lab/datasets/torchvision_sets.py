@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from pathlib import Path
 
 from torchvision import datasets as torchvision_datasets
 from torchvision.datasets import VisionDataset
+from torchvision.datasets.utils import download_and_extract_archive
 
 from backdoor_lab.datasets._base import Dataset, RawImages
 from backdoor_lab.datasets.cache import cached, place
 from backdoor_lab.datasets.files import decode
 from backdoor_lab.errors import ConfigError
+
+log = logging.getLogger(__name__)
+SIGNS = 39_209
+ARCHIVE = (
+    "https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370/"
+    "GTSRB_Final_Training_Images.zip"
+)
+ARCHIVE_MD5 = "f33fd80ac59bff73c82d25ab499e03a3"
 
 
 class TorchvisionSet(Dataset):
@@ -81,11 +91,31 @@ class CIFAR100(CIFAR10):
 
 
 class GTSRB(TorchvisionSet):
-    """39,209 + 12,630 traffic signs of 43 classes, of various sizes and proportions."""
+    """39,209 + 12,630 traffic signs of 43 classes, of various sizes and proportions.
+
+    torchvision would download the 26,640 training images of the first round of the competition;
+    the papers have all.
+    """
 
     def part(self, root: Path, train: bool) -> VisionDataset:
-        split = "train" if train else "test"
-        return torchvision_datasets.GTSRB(root, split, download=True)
+        if not train:
+            return torchvision_datasets.GTSRB(root, "test", download=True)
+        folder = root / "gtsrb"
+        if not (folder / "GTSRB" / "Training").is_dir():
+            fetch_signs(folder)
+        part = torchvision_datasets.GTSRB(root, "train")
+        if len(part) != SIGNS:
+            log.warning(
+                "dataset.root=%s holds %d training images of GTSRB, where the papers have %d; all "
+                "are downloaded once %s is gone", root, len(part), SIGNS, folder,
+            )  # fmt: skip
+        return part
 
     def class_names(self, part: VisionDataset) -> tuple[str, ...]:
         return tuple(f"{number:05d}" for number in range(43))
+
+
+def fetch_signs(folder: Path) -> None:
+    """Download all training images of GTSRB to where torchvision looks for them."""
+    download_and_extract_archive(ARCHIVE, str(folder), md5=ARCHIVE_MD5)
+    (folder / "GTSRB" / "Final_Training" / "Images").rename(folder / "GTSRB" / "Training")

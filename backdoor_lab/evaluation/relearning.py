@@ -4,7 +4,9 @@ Paper     Min et al., "Uncovering, Explaining, and Mitigating the Superficial Sa
           Defense", NeurIPS 2024, arXiv:2410.09838
 Differs   images as they are, where the reference trains on one augmented view that never changes;
           images of other classes carry the trigger of the test and are labelled as the target, for
-          clean-label attacks too, where the reference takes the attack's own poisoned images
+          clean-label attacks too, where the reference takes the attack's own poisoned images;
+          1,000 images of whatever data set, where it takes 2% (CIFAR-10: 1,000), so that small
+          sets are tuned on most of what they have; the end of the steps alone is judged
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from pydantic.dataclasses import dataclass
 
 from backdoor_lab.evaluation.scores import Scores
 from backdoor_lab.records.inspection import Inspection
+from backdoor_lab.store.whole import write_whole
 
 log = logging.getLogger(__name__)
 SCHEMA = 2
@@ -113,11 +113,8 @@ class Record:
 
     def write(self, folder: Path) -> None:
         """Write the file, whole or not at all; a result takes the place of an earlier error."""
-        folder.mkdir(parents=True, exist_ok=True)
         file = folder / (RESULT if self.error is None else FAILURE)
-        partial = file.with_name(f"{file.name}.partial")
-        partial.write_text(json.dumps(asdict(self), indent=2, default=str))
-        os.replace(partial, file)
+        write_whole(file, json.dumps(asdict(self), indent=2, default=str))
         if self.error is None:
             (folder / FAILURE).unlink(missing_ok=True)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 from rich.table import Table
 
@@ -15,9 +15,11 @@ WORDS = {
     "no verdict": "no verdict",
     "not applicable": "not applicable",
 }
+BLIND = "not applicable: sees no plant"
 READING = (
     "“No evidence found” is no proof of a clean model: each method passes over what stands beside "
-    "it. A sign is none either: calibrated rules flag one model in twenty that has no backdoor."
+    "it. A sign is none either: calibrated rules flag one clean model in twenty if the scores of "
+    "its classes are independent and normal, and more where they are not."
 )
 
 
@@ -42,11 +44,19 @@ def evidence_table(record: Record, found: Inspection) -> Table:
         table.add_column(name)
     table.add_column("seconds", justify="right")
     for detector, by_model in by_detector(found).items():
+        blind = sees_none(by_model, found.planted)
         for model, one in by_model.items():
-            said = (WORDS[one.verdict], pointed(one), rule(one.calibrated), rule(one.reference))
+            word = BLIND if blind and model == "victim" else WORDS[one.verdict]
+            said = (word, pointed(one), rule(one.calibrated), rule(one.reference))
             table.add_row(detector, model, *said, f"{one.seconds:.1f}")
         table.add_section()
     return table
+
+
+def sees_none(by_model: Mapping[str, Evidence], planted: Collection[str]) -> bool:
+    """Whether a detector judged planted backdoors, which are there, and flagged none of them."""
+    verdicts = [one.verdict for model, one in by_model.items() if model in planted]
+    return "not flagged" in verdicts and "flagged" not in verdicts
 
 
 def notes_table(found: Inspection) -> Table:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
@@ -46,23 +47,39 @@ class Cell:
         return read_failure(self.folder)
 
 
-def victims_first(cells: Iterable[Cell]) -> list[Cell]:
-    """The first cell of each victim, then the others: whoever starts later finds them made."""
+class NeedsVictim(Protocol):
+    """A cell of a grid, or the work that one is."""
+
+    @property
+    def victim(self) -> str: ...
+
+
+C = TypeVar("C", bound=NeedsVictim)
+
+
+def makers_and_rest(cells: Iterable[C]) -> tuple[list[C], list[C]]:
+    """The first cell of each victim, which makes it, and those that need it made."""
     met: set[str] = set()
-    first: list[Cell] = []
-    others: list[Cell] = []
+    makers: list[C] = []
+    rest: list[C] = []
     for cell in cells:
-        (others if cell.victim in met else first).append(cell)
+        (rest if cell.victim in met else makers).append(cell)
         met.add(cell.victim)
-    return first + others
+    return makers, rest
+
+
+def victims_first(cells: Iterable[Cell]) -> list[Cell]:
+    """Cells in an order in which whoever starts later finds the victims made."""
+    makers, rest = makers_and_rest(cells)
+    return makers + rest
 
 
 def swept(config: DictConfig) -> list[list[str]]:
     """The grids that the command line and a preset (`hydra.sweeper`) ask for: what each sets.
 
-    `params` are the preset's lists, and each of `also` a grid beside it, told by what is other in
-    it (null: not set). `instead` are values for keys that a preset sets. The command line wins; a
-    grid beside whose own key is typed is left out.
+    `params` are the preset's lists. Each of `also` is a grid beside it: the keys that differ from
+    `params`, null for one that it does not set. `instead` are values for keys that a preset sets.
+    The command line wins; a grid beside whose own key is typed is left out.
     """
     task = list(config.hydra.overrides.task)
     typed = {override.partition("=")[0] for override in task}

@@ -15,6 +15,11 @@ BUSY = 75  # the exit code of a child whose run another process makes
 LOADED = ["backdoor_lab.run.job", "backdoor_lab.tasks.purify", "hydra.main"]
 
 
+def killed(code: int) -> bool:
+    """Whether an exit code tells of a signal, and not of an error that would come again."""
+    return code < 0 or code > 128
+
+
 def nursery(script: Path, shared: Mapping[str, str]) -> ForkServerContext | SpawnContext:
     """What starts children: a server that loads torch once and is copied for each of them.
 

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.run.launching import endings, works
-from backdoor_lab.run.ledger import place
+from backdoor_lab.run.ledger import grid_file
 from backdoor_lab.run.pool import Work
 
 
@@ -47,7 +47,7 @@ class ClusterLauncher(Launcher):
     ) -> Sequence[JobReturn]:
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         cells = works(self.config, job_overrides, initial_job_idx)
-        logs = place(self.config).with_suffix("").resolve()
+        logs = grid_file(self.config).with_suffix("").resolve()
         logs.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, str(Path(sys.argv[0]).resolve())]
         return endings(cells, self.run(command, cells, logs))
@@ -59,10 +59,3 @@ class ClusterLauncher(Launcher):
         Returns:
             The numbers of those that another process is running.
         """
-
-
-def waves(waiting: Sequence[Work]) -> tuple[list[Work], list[Work]]:
-    """The first cell of each victim, which makes it, and those that need it made."""
-    first = {work.victim: work for work in reversed(waiting)}
-    makers = [work for work in waiting if first[work.victim] is work]
-    return makers, [work for work in waiting if first[work.victim] is not work]

@@ -13,7 +13,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from backdoor_lab.config.facts import FACTS
+from backdoor_lab.config.facts import fact
 from backdoor_lab.config.identity import identity, run_identity
 from backdoor_lab.records import Record, read_record
 from backdoor_lab.store import Notes, Provenance
@@ -48,7 +48,7 @@ def state_of(cfg: DictConfig, folder: Path, code: str | None = None) -> tuple[Re
 
 def complete(cfg: DictConfig, folder: Path) -> bool:
     """Whether each file that a key of the task asks for lies beside the record."""
-    leaves = (cfg.task.get(FACTS) or {}).get("leaves") or {}
+    leaves = fact(cfg.task, "leaves", {})
     asked = [pattern for key, pattern in leaves.items() if OmegaConf.select(cfg, key)]
     return all(any(folder.glob(pattern)) for pattern in asked)
 
@@ -60,7 +60,7 @@ def note_fingerprint(cfg: DictConfig, asked: dict[str, Any], fingerprint: str) -
 
 def asked_of(cfg: DictConfig) -> dict[str, Any]:
     """What tells a data set without decoding it: its settings, its files, who decodes them."""
-    files = (cfg.dataset.get(FACTS) or {}).get("files") or []
+    files = fact(cfg.dataset, "files", [])
     root = OmegaConf.select(cfg, "dataset.root")
     settings = identity(cfg, ("dataset",))
     versions = {

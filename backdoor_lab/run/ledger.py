@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +14,7 @@ from omegaconf import DictConfig
 
 from backdoor_lab.digests import digest
 from backdoor_lab.run.cells import Cell, swept
+from backdoor_lab.store.whole import write_whole
 
 GRIDS = "grids"  # below paths.outputs
 
@@ -43,7 +42,7 @@ class Ledger:
         chosen = [one for one in asked if not one.startswith("hydra.mode=")]
         command = join(["python", "run.py", "-m", *chosen, *config.hydra.overrides.task])
         now = datetime.now().isoformat(timespec="seconds")
-        return cls(place(config), command, now, tuple(cells))
+        return cls(grid_file(config), command, now, tuple(cells))
 
     @classmethod
     def read(cls, file: Path) -> Ledger | None:
@@ -61,14 +60,10 @@ class Ledger:
         outputs = self.file.parents[1]
         cells = [as_plain(cell, outputs) for cell in self.cells]
         held = {"command": self.command, "started": self.started, "cells": cells}
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        number, partial = tempfile.mkstemp(dir=self.file.parent, suffix=".partial")
-        with os.fdopen(number, "w") as stream:
-            json.dump(held, stream)
-        os.replace(partial, self.file)
+        write_whole(self.file, json.dumps(held))
 
 
-def place(config: DictConfig) -> Path:
+def grid_file(config: DictConfig) -> Path:
     """The file of the grid that a config asks for."""
     return Path(config.paths.outputs) / GRIDS / f"{digest(swept(config))}.json"
 

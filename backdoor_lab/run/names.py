@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
-from backdoor_lab.config.facts import FACTS
+from backdoor_lab.config.facts import fact
 from backdoor_lab.config.names import choices_of
 from backdoor_lab.records import Record
 
@@ -28,7 +28,7 @@ class Names:
     def of(cls, cfg: DictConfig, choices: Mapping[str, str], overrides: tuple[str, ...]) -> Names:
         """From Hydra's choices; the data set by its own name, which a user may have changed."""
         chosen = choices_of(choices)
-        read = (cfg.task.get(FACTS) or {}).get("groups", [])
+        read = fact(cfg.task, "groups", [])
         kept = {group: chosen[group] for group in (*GROUPS, *read) if group in chosen}
         kept["dataset"] = str(cfg.dataset.name)
         return cls(chosen["task"], kept, overrides, int(cfg.seed))

@@ -14,10 +14,10 @@ from typing import Any
 import ray
 
 from backdoor_lab.console import progress_bar
-from backdoor_lab.run.child import BUSY
-from backdoor_lab.run.cluster import waves
+from backdoor_lab.run.cells import makers_and_rest
+from backdoor_lab.run.child import BUSY, killed
 from backdoor_lab.run.pool import GRACE, Work
-from backdoor_lab.run.worker import killed, run_child
+from backdoor_lab.run.worker import run_child
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class RayTasks:
         Returns:
             The numbers of those that another process is running.
         """
-        makers, rest = waves(waiting)
+        makers, rest = makers_and_rest(waiting)
         behind: defaultdict[str, list[Work]] = defaultdict(list)
         for work in rest:
             behind[work.victim].append(work)

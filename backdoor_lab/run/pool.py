@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any
 
 from backdoor_lab.config.hardware import cores_here, visible_gpus
-from backdoor_lab.run.child import BUSY, nursery, run_cell
+from backdoor_lab.run.child import BUSY, killed, nursery, run_cell
 from backdoor_lab.run.view import View
 
 log = logging.getLogger(__name__)
@@ -124,8 +124,7 @@ class Pool:
         self.running.remove(child)
         code, work = child.process.exitcode or 0, child.work
         child.process.close()
-        killed = code < 0 or code > 128
-        again = killed and self.used[work.number] < self.tries
+        again = killed(code) and self.used[work.number] < self.tries
         if code == BUSY:
             self.busy.add(work.number)
             self.elsewhere.add(work.victim)

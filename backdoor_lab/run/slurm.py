@@ -12,11 +12,10 @@ from typing import Any
 
 from backdoor_lab.config.places import ROOT
 from backdoor_lab.console import progress_bar
-from backdoor_lab.run.child import BUSY
-from backdoor_lab.run.cluster import waves
+from backdoor_lab.run.cells import makers_and_rest
+from backdoor_lab.run.child import BUSY, killed
 from backdoor_lab.run.pool import Work
 from backdoor_lab.run.slurm_cell import SlurmCell, left_in
-from backdoor_lab.run.worker import killed
 
 log = logging.getLogger(__name__)
 SHARED = ("name", "timeout_min", "mem_gb", "cpus_per_task", "gpus_per_node")  # not SLURM's alone
@@ -133,6 +132,6 @@ class Queue:
 
 def arrays(waiting: Sequence[Work]) -> Iterator[list[Work]]:
     """Arrays that follow one another: first the cells that make victims."""
-    for wave in waves(waiting):
+    for wave in makers_and_rest(waiting):
         for start in range(0, len(wave), ARRAY):
             yield wave[start : start + ARRAY]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from types import TracebackType
 
-from backdoor_lab.console import console, progress_bar
+from backdoor_lab.console import console, progress_bar, say
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +72,6 @@ class View:
     def _say(self, level: int, line: str) -> None:
         """Above the live line, where logging would write over it, or as a line of the log."""
         if console().is_terminal:
-            console().print(line, soft_wrap=True, markup=False, highlight=False)
+            say([line])
         else:
             log.log(level, line)

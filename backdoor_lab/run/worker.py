@@ -36,11 +36,6 @@ def run_child(command: Sequence[str], environment: Mapping[str, str], said: Path
             _end(child)
 
 
-def killed(code: int) -> bool:
-    """Whether an exit code tells of a signal, and not of an error that would come again."""
-    return code < 0 or code > 128
-
-
 def _deaf() -> None:
     signal.signal(DEAF, signal.SIG_IGN)
 

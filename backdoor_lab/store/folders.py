@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
@@ -10,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from backdoor_lab.digests import digest
+from backdoor_lab.digests import checksum, digest
 from backdoor_lab.store.locks import locked
 
 log = logging.getLogger(__name__)
@@ -95,9 +94,3 @@ def intact(folder: Path) -> bool:
         return whole and all(checksum(folder / name) == known for name, known in sums.items())
     except (OSError, ValueError, TypeError):
         return False
-
-
-def checksum(file: Path) -> str:
-    """SHA-256 of a file."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

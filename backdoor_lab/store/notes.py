@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from backdoor_lab.store.whole import write_whole
 
 
 class Notes:
@@ -25,14 +27,9 @@ class Notes:
 
     def write(self, kind: str, asked: dict[str, Any], answer: Any) -> None:
         """Keep an answer, whole or not at all."""
-        file = self._file(kind, asked)
-        partial = file.with_name(f"{file.name}.{os.getpid()}")
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps({"asked": asked, "answer": answer}, default=str))
-            os.replace(partial, file)
-        except OSError:
-            partial.unlink(missing_ok=True)
+        text = json.dumps({"asked": asked, "answer": answer}, default=str)
+        with suppress(OSError):
+            write_whole(self._file(kind, asked), text)
 
     def _file(self, kind: str, asked: dict[str, Any]) -> Path:
         text = json.dumps(asked, sort_keys=True, default=str)

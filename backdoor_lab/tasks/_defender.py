@@ -40,13 +40,17 @@ def draw(job: Job, data: Data, victim: Victim) -> AuxiliarySet:
     return job.parts.aux.draw(data, victim.poisoned, job.defender_seed)
 
 
-def purified(job: Job, model: Classifier, aux: AuxiliarySet) -> Classifier:
-    """What calibration and defense make of `model`; the same for the same model, however often."""
-    engine = job.parts.engine
+def calibrated(job: Job, model: Classifier, aux: AuxiliarySet) -> AuxiliarySet:
+    """The defender's images as the run calibrates them for `model`."""
     seed = derive(job.defender_seed, "calibration")
-    calibrated = job.parts.calibration.calibrate(model, aux, engine, seed)
+    return job.parts.calibration.calibrate(model, aux, job.parts.engine, seed)
+
+
+def purified(job: Job, model: Classifier, aux: AuxiliarySet) -> Classifier:
+    """What the defense makes of `model` with `aux`; the same for the same model, however often."""
+    engine = job.parts.engine
     defense = deepcopy(job.parts.defense, {id(engine): engine})
-    done = defense.purify(model, calibrated)
+    done = defense.purify(model, aux)
     job.parts.defense.details.clear()
     job.parts.defense.details.update(defense.details)
     return cast(Classifier, done)

@@ -1,10 +1,16 @@
-"""Control: what the same defense does to backdoors that are known, because we planted them."""
+"""Control: what the same defense does to backdoors that are known, because we planted them.
+
+The plants are an attacker's, who may look at anything: their target and the step at which they are
+learnt enough are chosen on test images. The defense that then meets them sees none of these.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from scipy.stats import binomtest
 
 from backdoor_lab.attacks import Attack
 from backdoor_lab.aux_data import AuxiliarySet
@@ -18,7 +24,7 @@ from backdoor_lab.records import Evidence, Inspection, Planted, Record
 from backdoor_lab.reports.evidence import evidence_picture
 from backdoor_lab.seeds import derive
 from backdoor_lab.tasks._base import Task
-from backdoor_lab.tasks._defender import check_defender, draw, prepare, purified
+from backdoor_lab.tasks._defender import calibrated, check_defender, draw, prepare, purified
 from backdoor_lab.validation import validated
 
 if TYPE_CHECKING:
@@ -130,7 +136,8 @@ def told(plant: Plant, victim: Classifier, job: Job, aux: AuxiliarySet, target: 
     """What came of a plant, after the purification where it was learnt."""
     engine, exam, after = job.parts.engine, plant.exam, None
     if plant.learnt and not job.parts.defense.idle:
-        found = evaluate(purified(job, plant.model, aux), exam, engine)
+        fitted = calibrated(job, plant.model, aux)
+        found = evaluate(purified(job, plant.model, fitted), exam, engine)
         after = replace(found, der=defense_effectiveness(plant.scores, found))
     last = after or plant.scores
     return Planted(
@@ -154,10 +161,7 @@ def median_class(model: Classifier, data: Data, parts: Parts, known: int | None)
     return others[len(others) // 2][1]
 
 
-def wilson(share: float, count: int, z: float = 1.959964) -> tuple[float, float]:
+def wilson(share: float, count: int) -> tuple[float, float]:
     """Wilson's interval of a share of `count`, at 95%."""
-    middle = share + z * z / (2 * count)
-    spread = z * (share * (1 - share) / count + z * z / (4 * count**2)) ** 0.5
-    scale = 1 + z * z / count
-    low, high = (round((middle + side) / scale, 6) for side in (-spread, spread))
-    return max(0.0, low), min(1.0, high)
+    low, high = binomtest(round(share * count), count).proportion_ci(0.95, "wilson")
+    return round(low, 6), round(high, 6)

@@ -16,7 +16,7 @@ from backdoor_lab.records import Inspection, Record
 from backdoor_lab.reports.evidence import draw_evidence, evidence_picture
 from backdoor_lab.seeds import derive
 from backdoor_lab.tasks._base import Task
-from backdoor_lab.tasks._defender import check_defender, draw, prepare, purified
+from backdoor_lab.tasks._defender import calibrated, check_defender, draw, prepare, purified
 
 if TYPE_CHECKING:
     from backdoor_lab.run.job import Job
@@ -49,11 +49,12 @@ class Inspect(Task):
         doubt_auxiliary(aux, exam.target, exam.classes)
         models = {"victim": victim.model}
         if not parts.defense.idle:
-            models["purified"] = purified(job, victim.model, aux)
+            fitted = calibrated(job, victim.model, aux)
+            models["purified"] = purified(job, victim.model, fitted)
             job.lap("purify")
-            if self.sham is not None and aux.images is not None and aux.labelled:
+            if self.sham is not None and fitted.images is not None and fitted.labelled:
                 self.sham.attach(engine, data.spec, derive(job.defender_seed, "sham"))
-                tuned = self.sham.purify(deepcopy(victim.model), aux)
+                tuned = self.sham.purify(deepcopy(victim.model), fitted)
                 models["sham"] = cast(Classifier, tuned)
                 job.lap("sham")
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
 from pathlib import Path
 
 from rich.table import Table
 
-from backdoor_lab.console import console
+from backdoor_lab.console import console, say
 from backdoor_lab.run.cells import Cell
 from backdoor_lab.run.claims import is_claimed
 from backdoor_lab.run.ledger import GRIDS, Ledger
@@ -56,9 +55,3 @@ def state(cell: Cell) -> tuple[str, str | None]:
         return "running", None
     failure = cell.failure()
     return ("failed", failure.error) if failure else ("missing", None)
-
-
-def say(lines: Iterable[str]) -> None:
-    """Lines that can be copied as they are."""
-    for line in lines:
-        console().print(line, soft_wrap=True, markup=False, highlight=False)

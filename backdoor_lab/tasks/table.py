@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from backdoor_lab.config.choices import defaults
 from backdoor_lab.config.places import CONF
 from backdoor_lab.config.schema import Schema
 from backdoor_lab.config.typos import keys
-from backdoor_lab.console import console
+from backdoor_lab.console import say
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.papers import comparison, printed
 from backdoor_lab.records import read_record
@@ -121,9 +121,3 @@ def presets() -> Iterator[str]:
     for file in sorted((CONF / "experiment").glob("*.yaml")):
         if OmegaConf.select(OmegaConf.load(file), "hydra.sweeper.params"):
             yield file.stem
-
-
-def say(lines: Sequence[str] | Iterator[str]) -> None:
-    """Lines that can be copied as they are."""
-    for line in lines:
-        console().print(line, soft_wrap=True, markup=False, highlight=False)

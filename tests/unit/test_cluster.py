@@ -12,9 +12,10 @@ import pytest
 
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.run import cluster, slurm, slurm_cell
-from backdoor_lab.run.cluster import waves
+from backdoor_lab.run.cells import makers_and_rest
+from backdoor_lab.run.child import killed
 from backdoor_lab.run.pool import Work
-from backdoor_lab.run.worker import killed, run_child
+from backdoor_lab.run.worker import run_child
 from hydra_plugins.backdoor_lab_ray import RayLauncher
 from hydra_plugins.backdoor_lab_slurm import SlurmLauncher
 
@@ -22,7 +23,7 @@ CELLS = [Work(number, (f"cell={number}",), victim) for number, victim in enumera
 
 
 def test_the_first_cell_of_each_victim_goes_ahead():
-    makers, rest = waves(CELLS)
+    makers, rest = makers_and_rest(CELLS)
     assert [work.number for work in makers] == [0, 1, 3]
     assert [work.number for work in rest] == [2, 4]
 

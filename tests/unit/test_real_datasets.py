@@ -220,6 +220,20 @@ def test_gtsrb_is_squeezed_to_a_square(tmp_path):
     assert len(images.classes) == 43
 
 
+def test_all_of_gtsrb_is_downloaded_and_less_is_said(tmp_path, monkeypatch, caplog):
+    def download(url, folder, md5):
+        assert url.endswith("GTSRB_Final_Training_Images.zip")
+        draw(Path(folder) / "GTSRB" / "Final_Training" / "Images" / "00000" / "a.ppm")
+
+    owner = "backdoor_lab.datasets.torchvision_sets"
+    monkeypatch.setattr(f"{owner}.download_and_extract_archive", download)
+    dataset = configured("gtsrb", tmp_path)
+    assert len(dataset.part(tmp_path, train=True)) == 1
+    assert "holds 1 training images of GTSRB, where the papers have 39209" in caplog.text
+    monkeypatch.delattr(f"{owner}.download_and_extract_archive")  # it is there now
+    assert len(dataset.part(tmp_path, train=True)) == 1
+
+
 class FakeCifar(FakeData):
     classes = ("plane", "car")
 

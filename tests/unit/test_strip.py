@@ -9,7 +9,7 @@ from torchvision.io import write_png
 
 from backdoor_lab.aux_data import AuxiliarySet
 from backdoor_lab.datasets import ImageSet
-from backdoor_lab.detectors.strip import STRIP, crowd_p, entropy, normal_rule, p_values
+from backdoor_lab.detectors.strip import STRIP, below_normal, crowd_p, entropy, p_values
 from backdoor_lab.errors import ConfigError
 
 
@@ -101,7 +101,7 @@ def test_too_few_clean_images_give_no_verdict(engine, spec, folder, images):
 def test_the_reference_fits_a_normal():
     calm = np.array([1.0, 2, 3])
     limit = norm.ppf(0.01, 2, calm.std())
-    assert normal_rule(calm, np.array([limit - 0.1, limit + 0.1])).value == 0.5
+    assert below_normal(calm, np.array([limit - 0.1, limit + 0.1])) == 0.5
 
 
 def test_without_suspected_images_it_does_not_apply(engine, spec, clean, tmp_path):

@@ -13,12 +13,12 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import Adam
+from torch.optim import Adam, Optimizer
 
 from backdoor_lab.attacks._base import Attack
 from backdoor_lab.attacks._views import portion
@@ -200,7 +200,7 @@ class InputAware(Attack, Paired, Manual):
 
     def step(self, loss: Tensor) -> None:
         """Both optimizers' step down the gradient of `loss`."""
-        victim, painter = self.optimizers()  # type: ignore[attr-defined]
+        victim, painter = cast(list[Optimizer], self.optimizers())
         victim.zero_grad()
         if not self.accumulate_generator_grad:
             painter.zero_grad()

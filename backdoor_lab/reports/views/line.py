@@ -1,4 +1,8 @@
-"""Loss along the straight line from the victim to the purified model."""
+"""Loss along the straight line from the victim to the purified model.
+
+Between the two, running statistics that are means of theirs fit neither: they are taken anew, of
+clean images, so that a barrier is one of the weights.
+"""
 
 from __future__ import annotations
 
@@ -38,6 +42,8 @@ def line_picture(
     rows = []
     for point in POINTS:
         model.load_state_dict(between(start, end, point))
+        if 0 < point < 1:
+            engine.refresh_statistics(model, clean)
         answers = [engine.predict(model, images) for images in (clean, triggered)]
         asked = [clean.labels, wanted]
         pairs = [(a, b.to(a.device)) for a, b in zip(answers, asked, strict=True)]
@@ -60,7 +66,7 @@ def line_picture(
 def between(
     start: Mapping[str, Tensor], end: Mapping[str, Tensor], point: float
 ) -> dict[str, Tensor]:
-    """Weights and running statistics at a point of the line: 0 the start, 1 the end."""
+    """All tensors at a point of the line: 0 the start, 1 the end."""
     return {
         key: torch.lerp(value, end[key].to(value), point) if value.is_floating_point() else value
         for key, value in start.items()
