@@ -22,11 +22,11 @@ from pathlib import Path
 
 from backdoor_lab.config import ROOT
 from backdoor_lab.records import Record, collect, mean_sd
-from benchmarks.common import machines, markdown, names, remarks
+from benchmarks.common import data_free, machines, markdown, names, remarks
 from benchmarks.kept import kept
 
 ATTACKS = "attack=badnets,wanet,sig"
-WITHOUT_DATA = ["clp", "cc", "aft"]
+WITHOUT_DATA = data_free()
 WITH_DATA = f"defense={','.join(names('defense', without=['none', *WITHOUT_DATA]))}"
 KINDS = names("aux_data", without=["folder", "none"])  # folder goes with an imported model
 TABLES = {

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from backdoor_lab.config import CONF, register, versions
+from backdoor_lab.config.facts import fact
 from backdoor_lab.device import kind_of
 from backdoor_lab.records import Record
 
@@ -19,6 +21,18 @@ def names(folder: str, without: Sequence[str] = ()) -> list[str]:
     """Every name of a group, but for some."""
     found = sorted(file.stem for file in (CONF / folder).glob("*.yaml"))
     return [name for name in found if name not in without]
+
+
+def data_free() -> list[str]:
+    """Defenses that read no image, as their facts say; those of `aft` are `cc`'s as well."""
+    return [name for name in names("defense", without=["none"]) if states(name, "data_free")]
+
+
+def states(name: str, stated: str) -> bool:
+    """Whether the yaml of a defense, or one that it starts from, states a fact."""
+    node = cast(DictConfig, OmegaConf.load(CONF / "defense" / f"{name}.yaml"))
+    starts = [one for one in node.get("defaults", []) if one != "_self_"]
+    return bool(fact(node, stated)) or any(states(one, stated) for one in starts)
 
 
 def attack_names() -> list[str]:

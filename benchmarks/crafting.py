@@ -6,6 +6,7 @@ import io
 import pickle
 import zipfile
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +55,17 @@ def pickled(value: Any, protocol: int = 2) -> bytes:
 
 
 def archive(
-    file: Path, pickle_bytes: bytes, data: bytes = bytes(64), deflate: bool = False, **more: bytes
+    file: Path,
+    pickle_bytes: bytes,
+    data: bytes = bytes(64),
+    deflate: bool = False,
+    more: Mapping[str, bytes] | None = None,
 ) -> Path:
     """A zip as `torch.save` lays it out."""
     method = zipfile.ZIP_DEFLATED if deflate else zipfile.ZIP_STORED
     with zipfile.ZipFile(file, "w", method) as written:
         entries = {"a/data.pkl": pickle_bytes, "a/byteorder": b"little", "a/data/0": data}
-        for name, content in (entries | more | {"a/version": b"3\n"}).items():
+        for name, content in (entries | dict(more or {}) | {"a/version": b"3\n"}).items():
             written.writestr(name, content)
     return file
 

@@ -77,7 +77,7 @@ def main() -> None:
     register()
     draw, counts = random.Random(options.seed), Counter[str]()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        pool = [([], key) for key in TOP]
+        pool: list[tuple[list[str], str]] = [([], key) for key in TOP]
         for group in GROUPS:
             for file in sorted((CONF / group).glob("[!_]*.yaml")):
                 typed = f"{group.removesuffix('_data')}={file.stem}"

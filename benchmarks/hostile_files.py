@@ -86,7 +86,7 @@ def tricks(draw: random.Random, folder: Path, sound: Sound) -> Path:
     name = draw.choice(["../../../tmp/x", "/etc/x", "..\\x", "a\nb", "\x1b[2J\x1b[31mowned", "‮x"])
     kind, weights = draw.randrange(5), pickled({name: tensor(16, (4,), (1,))})
     if kind == 0:
-        return archive(folder / "a.pt", weights, **{name: b"x"})
+        return archive(folder / "a.pt", weights, more={name: b"x"})
     if kind == 1:
         return archive(folder / "a.pt", weights)
     if kind == 2:
@@ -127,7 +127,7 @@ def running(draw: random.Random, folder: Path, sound: Sound) -> Path:
         return put(folder, "a.pth", content)
     if kind == 2:
         return put(folder, "a.pth", sound["a.pth"][:200] + content)
-    return archive(folder / "a.pt", pickled({"w": 1}), **{"b/data.pkl": content})
+    return archive(folder / "a.pt", pickled({"w": 1}), more={"b/data.pkl": content})
 
 
 def foreign(draw: random.Random, folder: Path, sound: Sound) -> Path:
@@ -140,8 +140,8 @@ def foreign(draw: random.Random, folder: Path, sound: Sound) -> Path:
         lambda: torch.export.save(
             torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(1, 2),)), folder / "a.pt2"
         ),
-        lambda: archive(folder / "a", b"N.", **{"a/code/model.py": b"import os"}),
-        lambda: archive(folder / "a", b"N.", **{"a/lib.so": b"\x7fELF"}),
+        lambda: archive(folder / "a", b"N.", more={"a/code/model.py": b"import os"}),
+        lambda: archive(folder / "a", b"N.", more={"a/lib.so": b"\x7fELF"}),
         *(lambda head=head: put(folder, "a", head + draw.randbytes(600)) for head in HEADS),
         lambda: os.mkfifo(folder / "a"),
         lambda: (folder / "a").symlink_to("/dev/zero"),

@@ -6,8 +6,9 @@ python -m benchmarks.papers
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from backdoor_lab.config import CONF
 from backdoor_lab.config.catalogue import comments
@@ -27,7 +28,7 @@ def cells(name: str) -> list[tuple[str, ...]]:
     """The cells of a preset's grids."""
     alone = {"paths": {"data": "data"}, "hydra": {"overrides": {"task": []}}}
     preset = OmegaConf.merge(alone, OmegaConf.load(CONF / "experiment" / f"{name}.yaml"))
-    return combinations(swept(preset))
+    return combinations(swept(cast(DictConfig, preset)))
 
 
 def row(name: str) -> list[object]:

@@ -24,12 +24,12 @@ from backdoor_lab.config import ROOT
 from backdoor_lab.evaluation.scores import Scores, defense_effectiveness
 from backdoor_lab.papers import Printed, printed
 from backdoor_lab.records import Record, collect
-from backdoor_lab.reports.table import rate
-from benchmarks.common import machines, markdown, names, remarks
+from backdoor_lab.reports.table import percent, rate
+from benchmarks.common import data_free, machines, markdown, names, remarks
 from benchmarks.kept import kept
 
 ATTACKS = "badnets,blended,wanet,sig"
-WITHOUT_DATA = ["clp", "cc", "aft"]
+WITHOUT_DATA = data_free()
 WITH_DATA = ",".join(names("defense", without=["none", *WITHOUT_DATA]))
 SOME = "ft_matched,ft_tuned,unibp,unibp_random,bcu"
 PARTS = {
@@ -46,7 +46,9 @@ PARTS = {
     ],
 }
 PAGE = Path(__file__).with_suffix(".md")
-PRINTED = (("unibp", "1", {"aux_ratio": "0.1"}), ("cc", "3", {}), ("bcu", "1", {"variant": ""}))
+PRINTED: tuple[tuple[str, str, dict[str, str]], ...] = (
+    ("unibp", "1", {"aux_ratio": "0.1"}), ("cc", "3", {}), ("bcu", "1", {"variant": ""}),
+)  # fmt: skip
 HEADS = (
     "attack", "defense", "aux", "calibration", "seed", "victim ACC", "ASR", "target", "worst",
     "purified ACC", "ASR", "target", "worst", "DER", "s", "printed", "ACC", "ASR", "DER", "doubt",
@@ -100,10 +102,11 @@ def row(record: Record) -> tuple[list[object], tuple[float, float] | None]:
     if pair is None or chosen["calibration"] != "none":
         return [*line, *["–"] * 5], None
     source, before, after, doubt = pair
-    theirs = defense_effectiveness(before, after)
-    line += [source, rate(after, "acc", 1), rate(after, "asr", 1), f"{100 * theirs:.1f}"]
     ours = purified.der if purified else None
-    return [*line, "misprint?" if doubt else ""], None if ours is None else (ours, theirs)
+    theirs = defense_effectiveness(before, after)
+    line += [source, rate(after, "acc", 1), rate(after, "asr", 1), percent(theirs, 1)]
+    line.append("misprint?" if doubt else "")
+    return line, None if ours is None or theirs is None else (ours, theirs)
 
 
 def correlation(pairs: Sequence[tuple[float, float]]) -> str:

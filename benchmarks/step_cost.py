@@ -62,7 +62,7 @@ class StepClock(Callback):
 def workshop(model: str, steps: int, folder: Path) -> Workshop:
     """Random images for one epoch of `steps` steps."""
     images = noise(BATCH * steps)
-    data = Data(SPEC, images, images.take(torch.arange(0)), images, "noise")
+    data = Data(SPEC, images, images.take(torch.arange(0)), images, "noise", len(images))
     identity = {"dataset": {"name": "noise"}, "model": model, "seed": 0}
     recipe = Recipe(epochs=1, batch_size=BATCH, lr=0.01)
     means = (recipe, build(composed(f"model={model}"), "model"), Engine(progress=False))
