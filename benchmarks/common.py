@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -67,15 +67,20 @@ def remarks(file: Path) -> list[str]:
 
 def machine() -> str:
     """Its kind, and the versions that were run."""
-    packages = ", ".join(f"{name} {number}" for name, number in versions().items())
-    return f"{kind_of(torch.device('cpu'))}; {packages}"
+    return f"{kind_of(torch.device('cpu'))}; {packages(versions())}"
 
 
-def machines(records: Iterable[Record]) -> str:
-    """What computed the records, most of them first, as they tell themselves."""
+def machines(records: Sequence[Record]) -> str:
+    """What computed the records, most of them first, and with which versions, as they tell."""
     kinds = Counter(
         f"{record.device}, {record.precision}" if record.device else "a machine that was not noted"
         for record in records
     )
-    total = kinds.total()
-    return " and ".join(f"{kind} ({count} of {total} runs)" for kind, count in kinds.most_common())
+    told = [f"{kind} ({count} of {len(records)} runs)" for kind, count in kinds.most_common()]
+    used = dict.fromkeys(packages(record.versions) for record in records)
+    return f"{' and '.join(told)}; {' or '.join(used)}"
+
+
+def packages(versions: Mapping[str, str]) -> str:
+    """Names and versions, in a row."""
+    return ", ".join(f"{name} {number}" for name, number in versions.items())

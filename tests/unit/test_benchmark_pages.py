@@ -17,6 +17,8 @@ def test_remarks_are_what_stands_between_head_and_table(tmp_path):
 
 
 def test_machines_are_counted_as_the_records_tell_them():
-    many = [record(device="a CPU", precision="32-true")] * 2
-    told = machines([record(), *many])
-    assert told == "a CPU, 32-true (2 of 3 runs) and a machine that was not noted (1 of 3 runs)"
+    many = [record(device="a CPU", precision="32-true", versions={"torch": "2"})] * 2
+    told = machines([record(versions={"torch": "2"}), *many])
+    assert told == (
+        "a CPU, 32-true (2 of 3 runs) and a machine that was not noted (1 of 3 runs); torch 2"
+    )
