@@ -1,5 +1,8 @@
 """COMBAT's trigger, generator and alternated training."""
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -155,6 +158,17 @@ def test_surrogate_sees_the_trigger_on_class_t_alone(turns, pixels):
     assert torch.equal(seen[1], pixels)
 
 
+def test_surrogate_sees_the_trigger_on_a_share_of_class_t(turns):
+    seen = []
+    turns.view = lambda views: seen.append(views) or views
+    turns.rules = replace(turns.rules, share=0.3)
+    images = torch.zeros(2000, 3, 8, 8)
+    labels = torch.zeros(2000, dtype=torch.int64)
+    turns.surrogate_loss(images, torch.ones_like(images), labels)
+    stamped = seen[0].flatten(1).all(1).sum()
+    assert abs(stamped - 600) < 4 * math.sqrt(2000 * 0.3 * 0.7)
+
+
 def test_generator_loss_is_the_weighted_sum(turns, pixels):
     labels = torch.tensor([0, 1, 0, 1, 0, 1])
     turns.view = lambda views: views
@@ -195,6 +209,24 @@ def states_of(turns):
     nets = (turns.model, turns.distortion, turns.clean)
     return [sum(value.double().abs().sum().item() for value in net.state_dict().values())
             for net in nets]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rate", "base", "share"), [(0.5, "target_class", 3 / 6), (1 / 30, "train_set", 2 / 6)]
+)
+def test_surrogate_is_poisoned_as_the_victim_will_be(shop, monkeypatch, rate, base, share):
+    shares = []
+    step = Alternation.training_step
+
+    def noted(self, batch, number):
+        shares.append(self.rules.share)
+        return step(self, batch, number)
+
+    monkeypatch.setattr(Alternation, "training_step", noted)
+    attack = Combat(rate, 0, base, width=4, generator_epochs=1)
+    attack.attach(shop.data.spec, shop.recipe, 0)
+    attack.prepare(shop)
+    assert shares == pytest.approx([share] * 3)
 
 
 def test_its_training_is_nesterovs_and_its_rate_falls_twice(shop, monkeypatch):

@@ -8,6 +8,7 @@ import torch
 
 from backdoor_lab.attacks.input_aware import InputAware
 from backdoor_lab.attacks.input_aware.input_aware import MASK_MILESTONES
+from backdoor_lab.attacks.input_aware.masks import MaskTraining
 from backdoor_lab.attacks.input_aware.networks import threshold
 from backdoor_lab.datasets import DataSpec
 from backdoor_lab.errors import ConfigError
@@ -136,6 +137,21 @@ def test_the_joint_phase_changes_patterns_and_leaves_masks(attack, model, shop):
     assert not torch.equal(patterns[learnt], attack.patterns.state_dict()[learnt])
     assert all(name.startswith(("patterns.", "masks.")) for name in attack.state_dict())
     assert 0 <= attack.details["masks"]["coverage"] <= 1
+
+
+def test_masks_are_trained_to_differ_and_to_be_sparse_by_their_own_weights(shop, monkeypatch):
+    seen = set()
+    step = MaskTraining.training_step
+
+    def noted(self, batch, number):
+        seen.add((self.weights, self.density))
+        return step(self, batch, number)
+
+    monkeypatch.setattr(MaskTraining, "training_step", noted)
+    attack = InputAware(0.1, 3, lambda_div=7, lambda_norm=3, mask_density=0.2, **SMALL)
+    attack.attach(shop.data.spec, shop.recipe, seed=0)
+    attack.prepare(shop)
+    assert seen == {((7, 3), 0.2)}
 
 
 @pytest.mark.parametrize("accumulate", [True, False])

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import nn
 
 from backdoor_lab.attacks.lc import LC
@@ -195,6 +196,15 @@ def test_the_robust_model_is_judged_and_not_saved_with_the_victim(prepared):
     facts = prepared.details["robust_model"]
     assert facts["pgd_accuracy"] <= facts["clean_accuracy"]
     assert set(prepared.state_dict()) == {"signs"}
+
+
+def test_images_are_hardened_against_the_model_that_was_made_robust(prepared, shop):
+    (robust,) = prepared.harden.args
+    artifact = prepared.details["robust_model"]["artifact"]
+    stored = load_file(shop.store.root / artifact / "state.safetensors")
+    assert all(torch.equal(value, stored[name]) for name, value in robust.state_dict().items())
+    clean = dict(shop.clean_model().model.named_parameters())
+    assert not any(torch.equal(weight, clean[name]) for name, weight in robust.named_parameters())
 
 
 @pytest.mark.parametrize("size", [2, 17])

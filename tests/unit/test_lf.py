@@ -118,6 +118,18 @@ def test_perturbation_is_smooth(crafted):
     assert outside < 0.005 * energy.sum()
 
 
+def test_perturbation_climbs_to_the_target(spec, images):
+    ramp = torch.linspace(-1, 1, 32).expand(spec.shape)
+    model = linear(spec)
+    model[1].weight.zero_()
+    model[1].weight[3] = ramp.flatten()
+    model[1].bias.zero_()
+    model[1].bias[1] = 20  # what most images are taken for
+    values, facts = attached(spec, 3, images=30).craft(model, images.images.float() / 255)
+    assert torch.stack([values.flatten(), ramp.flatten()]).corrcoef()[0, 1] > 0.7
+    assert facts["targeted_rate"] > 0.9
+
+
 def test_stamp_adds_the_same_levels_to_every_image(crafted):
     attack = crafted[0]
     levels = (attack.perturbation * 255).round().int()

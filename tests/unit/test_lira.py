@@ -1,8 +1,13 @@
 """LIRA: its generators, its two stages, and the bound of its noise."""
 
+from copy import deepcopy
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import nn
 
 from backdoor_lab.attacks.lira import LIRA
 from backdoor_lab.attacks.lira.networks import Autoencoder, ConcatUNet, Perturb
@@ -10,6 +15,7 @@ from backdoor_lab.attacks.lira.stage1 import Together, mixed_loss
 from backdoor_lab.datasets import DataSpec
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.training import Recipe
+from tests.tiny import tiny_aux
 
 RECIPE = Recipe(epochs=1, batch_size=20, lr=0.01)
 
@@ -90,6 +96,42 @@ def test_stage_one_trains_both_and_renews_the_old_generator_between_epochs(lira,
     assert not same(state(model), before)
 
 
+@pytest.fixture
+def turn(lira, engine, tiny):
+    """One plain descent of both nets on one batch: before, after, and the batch."""
+    attack = lira(eps=1.0, alpha=0.3, stage1_epochs=1, stage1_lr=0.1)
+    attack.views = lambda images, *_: images
+    noise = Perturb(nn.Sequential(nn.Conv2d(3, 3, 1), nn.Tanh()), attack.spec, attack.eps)
+    together = Together(attack, noise, tiny)
+    together.noise_recipe = replace(together.recipe, lr=0.2)
+    data = tiny_aux(20).images
+    before = deepcopy(tiny).train(), deepcopy(noise)
+    engine.fit(together, data, "stage 1")
+    return before, (tiny, noise), (data.images.float() / 255, data.labels)
+
+
+def descended(net, loss, lr):
+    """Where one step down the gradient of `loss` takes the weights of `net`."""
+    slopes = torch.autograd.grad(loss, list(net.parameters()))
+    assert all(slope.abs().max() > 1e-4 for slope in slopes[-2:])
+    return [weight - lr * slope for weight, slope in zip(net.parameters(), slopes, strict=True)]
+
+
+def test_a_step_of_the_generator_wants_the_target_of_all_images(turn):
+    (model, noise), (_, after), (images, labels) = turn
+    loss = F.cross_entropy(model(noise(images)), labels * 0)
+    for weight, wanted in zip(after.parameters(), descended(noise, loss, 0.2), strict=True):
+        assert torch.allclose(weight, wanted, atol=1e-6)
+
+
+def test_a_step_of_the_classifier_weighs_clean_images_and_the_old_generators(turn):
+    (model, noise), (after, _), (images, labels) = turn
+    kept, taken = model(torch.cat([images, noise(images)])).chunk(2)
+    loss = 0.3 * F.cross_entropy(kept, labels) + 0.7 * F.cross_entropy(taken, labels * 0)
+    for weight, wanted in zip(after.parameters(), descended(model, loss, 0.1), strict=True):
+        assert torch.allclose(weight, wanted, atol=1e-6)
+
+
 def test_generator_step_leaves_the_classifier_alone(lira, model, shop):
     attack = lira(alpha=1.0, stage1_epochs=1, stage1_lr=1e-12)
     together = Together(attack, attack.new_noise(), model)
@@ -116,6 +158,32 @@ def test_stage_two_starts_from_stage_one_and_keeps_the_generator(lira, model, sh
     assert same(noise, state(attack.noise))
     assert not same(first, state(model))
     assert set(attack.details["stage1"]) >= {"accuracy", "success"}
+
+
+def test_the_attack_takes_over_the_generator_of_stage_one(lira, shop):
+    learnt, found = lira(), lira()
+    fresh = state(learnt.noise)
+    for attack in (learnt, found):
+        attack.prepare(shop)
+        stored = load_file(shop.store.root / attack.details["generator"] / "state.safetensors")
+        noise = {f"noise.{name}": value for name, value in attack.noise.state_dict().items()}
+        assert same(noise, stored)
+    assert not same(fresh, state(learnt.noise))
+
+
+def test_success_of_stage_one_is_that_of_the_generator_it_trained(lira, shop, monkeypatch):
+    noises = []
+    stamp = LIRA.stamp
+
+    def noted(self, images):
+        noises.append(state(self.noise))
+        return stamp(self, images)
+
+    monkeypatch.setattr(LIRA, "stamp", noted)
+    attack = lira(stage1_epochs=1)
+    attack.prepare(shop)
+    assert len(noises) == 1
+    assert same(noises[0], state(attack.noise))
 
 
 def test_the_generator_stays_in_eval_mode(lira):

@@ -2,6 +2,7 @@
 
 import math
 from copy import deepcopy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +15,9 @@ from backdoor_lab.attacks.input_aware import InputAware
 from backdoor_lab.attacks.lira import LIRA
 from backdoor_lab.attacks.none import NoAttack
 from backdoor_lab.attacks.sbl import SBL
+from backdoor_lab.attacks.sbl.continual import no_penalty
 from backdoor_lab.attacks.sbl.first_stage import FirstStage, unchanged
+from backdoor_lab.attacks.sbl.sbl import PENALTIES
 from backdoor_lab.attacks.sig import SIG
 from backdoor_lab.datasets import DataSpec, ImageSet
 from backdoor_lab.errors import ConfigError
@@ -197,6 +200,66 @@ def test_second_stage_sees_no_trigger_and_starts_from_the_first(small_shop, mode
     assert not (images[..., -3:, -3:] == patch).flatten(1).all(1).any()
     assert labels.bincount().tolist() == [2] * 10
     assert {"first_stage_accuracy", "first_stage_asr"} <= attack.details.keys()
+
+
+def test_a_step_of_the_second_stage_is_held_by_its_penalty(tiny):
+    attack, seen = attached(strength=3), []
+    attack.model = tiny.eval()
+    attack.penalty = lambda *given: seen.append(given) or torch.tensor(0.5)
+    images, labels = torch.rand(6, 3, 8, 8), torch.arange(6) % 2
+    loss = attack.training_step((images, labels), 0)
+    logits = tiny(images)
+    assert torch.allclose(loss, nn.functional.cross_entropy(logits, labels) + 3 * 0.5)
+    assert torch.equal(seen[0][0], images)
+    assert torch.equal(seen[0][1], logits)
+
+
+@pytest.fixture
+def asked(small_shop, model, monkeypatch):
+    """What the penalty is made from, between two stages that learn nothing."""
+
+    def ask(**options):
+        seen = SimpleNamespace()
+
+        def witness(model, batches, divisor):
+            seen.batches, seen.divisor = list(batches), divisor
+            return no_penalty(model, [], divisor)
+
+        monkeypatch.setitem(PENALTIES, "ewc", witness)
+        monkeypatch.setattr(SBL, "learn_first", lambda *_: None)
+        monkeypatch.setattr("backdoor_lab.attacks._base.Attack.learn", lambda *_: None)
+        attack = learn(small_shop, model, first_batch_size=16, **options)
+        first, _ = attack.stages(small_shop.train.labels)
+        task = small_shop.train.take(first)
+        seen.clean = small_shop.engine.batches(task, 16, seed=0, augment=attack.augment)
+        return seen
+
+    return ask
+
+
+@pytest.mark.parametrize("kind", ["clean", "mixed"])
+def test_information_is_half_a_mean_over_whole_batches(asked, kind):
+    seen = asked(fisher_data=kind)
+    assert [len(labels) for _, labels in seen.batches] == [16, 16, 8]
+    assert seen.divisor == 2 * 3 * 16
+
+
+@pytest.mark.parametrize("dat", [True, False])
+def test_information_of_clean_data_is_that_of_no_trigger(asked, dat):
+    seen = asked(fisher_data="clean", dat=dat)
+    for (images, labels), (before, known) in zip(seen.batches, seen.clean, strict=True):
+        assert torch.equal(images, before)
+        assert torch.equal(labels, known)
+
+
+@pytest.mark.parametrize("dat", [True, False])
+def test_information_of_mixed_data_is_that_of_triggers_too(asked, dat):
+    seen = asked(fisher_data="mixed", dat=dat)
+    for (images, labels), (before, known) in zip(seen.batches, seen.clean, strict=True):
+        hit = (images != before).flatten(1).any(1)
+        assert 0 < hit.sum() < len(hit)
+        assert not labels[hit].any()
+        assert torch.equal(labels[~hit], known[~hit])
 
 
 def running(model):

@@ -5,6 +5,7 @@ import logging
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from backdoor_lab.attacks.ssba import SSBA
@@ -220,6 +221,17 @@ def test_who_judges_does_not_teach():
 def test_sizes_that_the_networks_cannot_halve_are_refused(size):
     with pytest.raises(ConfigError, match=f"image_size is {size}"):
         attached(tiny(), size)
+
+
+def test_the_attack_takes_over_the_encoder_that_was_trained(shop):
+    attack = tiny(epochs=1)
+    attack.attach(shop.data.spec, shop.recipe, 0)
+    attack.prepare(shop)
+    stored = load_file(shop.store.root / attack.details["coder"] / "state.safetensors")
+    fresh = attack.new_coder().encoder.state_dict()
+    for name, value in attack.encoder.state_dict().items():
+        assert torch.equal(value, stored[f"encoder.{name}"])
+        assert not torch.equal(value, fresh[name])
 
 
 def test_missed_gates_are_named_with_figures(shop, caplog):
