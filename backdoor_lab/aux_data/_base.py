@@ -15,6 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from backdoor_lab.aux_data._left_out import warn_of_loss
 from backdoor_lab.aux_data._pool import Pool, as_many_each, some_classes, spread
 from backdoor_lab.aux_data._set import AuxiliarySet
 from backdoor_lab.datasets import Data, ImageSet
@@ -99,14 +100,14 @@ class AuxiliaryKind(ABC):
                 "of this victim; allowed: folder, reserved, brightness, external, none"
             )
 
-    def foresee(self, data: Data, seed: int) -> int:
-        """How many images a `draw` with this seed will give; nothing is read.
+    def foresee(self, data: Data, poisoned: Tensor | None, seed: int) -> int:
+        """How many images a `draw` of the same will give; nothing is read.
 
         Raises:
             ConfigError: names the key, what was given and what is allowed.
         """
         seed = self._root(seed)
-        pool = self.pool(data, torch.empty(0, dtype=torch.int64), seed)
+        pool = self.pool(data, poisoned, seed)
         return len(self._choose(data, pool, seed))
 
     def draw(self, data: Data, poisoned: Tensor | None, seed: int) -> AuxiliarySet:
@@ -120,6 +121,8 @@ class AuxiliaryKind(ABC):
         Raises:
             ConfigError: the pool is too small, or nothing is left of it.
         """
+        if self.needs_training and self.poisoned == "left_out" and poisoned is not None:
+            warn_of_loss(data, poisoned)
         seed = self._root(seed)
         pool = self.pool(data, poisoned, seed)
         chosen = self._choose(data, pool, seed)

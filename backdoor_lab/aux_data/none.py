@@ -19,7 +19,7 @@ class NoAuxiliary(AuxiliaryKind):
     def check(self, training_known: bool = True) -> None:
         """Any size will do."""
 
-    def foresee(self, data: Data, seed: int) -> int:
+    def foresee(self, data: Data, poisoned: Tensor | None, seed: int) -> int:
         return 0
 
     def pool(self, data: Data, poisoned: Tensor | None, seed: int) -> Pool:

@@ -17,8 +17,8 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from backdoor_lab.aux_data._folder import FolderKind
+from backdoor_lab.aux_data._left_out import unpoisoned
 from backdoor_lab.aux_data._pool import Pool
-from backdoor_lab.aux_data.seen import unpoisoned
 from backdoor_lab.datasets import Data, ImageSet
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.seeds import derive

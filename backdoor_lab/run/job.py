@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -107,6 +108,11 @@ class Job:
             precision=self.parts.engine.precision,
             versions=versions(),
         )
+
+    def details(self, victim: Victim, data: Data, **more: Any) -> dict[str, Any]:
+        """What the victim, the data and the attack have to report, and `more`."""
+        known = {"victim": victim.facts, "test": data.rests_on, "attack": victim.details}
+        return {**known, **more}
 
     def show(self, pictures: Mapping[str, Path]) -> None:
         """Hand pictures to the tracker."""

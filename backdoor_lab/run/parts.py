@@ -138,16 +138,8 @@ class Parts:
         Raises:
             ConfigError: too few auxiliary images, or a model that the defense has no hold on.
         """
-        wanted = self.aux.size or round((self.aux.ratio or 0) * len(data.train))
-        left_out = self.aux.needs_training and self.aux.poisoned == "left_out"
-        clean = len(data.train) - len(self.attack.choose(data.train.labels))
-        if left_out and wanted > clean:
-            raise ConfigError(
-                f"aux.size={self.aux.size}, aux.ratio={self.aux.ratio} mean {wanted} unpoisoned "
-                f"image(s), of which attack.poison_rate={self.attack.poison_rate} leaves "
-                f"{clean}; allowed: up to that, or another aux"
-            )
-        self.defense.check_size(self.aux.foresee(data, defender_seed))
+        poisoned = self.attack.choose(data.train.labels)
+        self.defense.check_size(self.aux.foresee(data, poisoned, defender_seed))
         self.defense.attach(self.engine, data.spec, derive(defender_seed, "defense"))
         self.defense.check_model(self.model.build(data.spec, seed))
 

@@ -77,7 +77,7 @@ class Control(Task):
         job.lap("plant")
         evidence = self.evidence(job, victim.model, gardener, plants, aux)
         planted = {
-            name: told(plant, victim.model, job, aux, target) for name, plant in plants.items()
+            name: judged(plant, victim.model, job, aux, target) for name, plant in plants.items()
         }
         job.lap("purify")
         record = replace(
@@ -87,12 +87,7 @@ class Control(Task):
             victim=before,
             inspection=Inspection(evidence, planted=planted),
             spent=job.spent(victim),
-            details={
-                "victim": victim.facts,
-                "test": data.rests_on,
-                "attack": victim.details,
-                "aux": aux.details,
-            },
+            details=job.details(victim, data, aux=aux.details),
         )
         if job.pictures:
             job.show(evidence_picture(job.folder, record))
@@ -132,7 +127,7 @@ class Control(Task):
         return record
 
 
-def told(plant: Plant, victim: Classifier, job: Job, aux: AuxiliarySet, target: int) -> Planted:
+def judged(plant: Plant, victim: Classifier, job: Job, aux: AuxiliarySet, target: int) -> Planted:
     """What came of a plant, after the purification where it was learnt."""
     engine, exam, after = job.parts.engine, plant.exam, None
     if plant.learnt and not job.parts.defense.idle:

@@ -6,6 +6,8 @@ from copy import deepcopy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
+from backdoor_lab.aux_data import AuxiliarySet
+from backdoor_lab.datasets import Data
 from backdoor_lab.defenses.ft_matched import FTMatched
 from backdoor_lab.evaluation.change import change
 from backdoor_lab.evaluation.doubts import doubt_auxiliary
@@ -47,22 +49,12 @@ class Inspect(Task):
         aux = draw(job, data, victim)
         exam = Examination.of(data, victim.attack)
         doubt_auxiliary(aux, exam.target, exam.classes)
-        models = {"victim": victim.model}
-        if not parts.defense.idle:
-            fitted = calibrated(job, victim.model, aux)
-            models["purified"] = purified(job, victim.model, fitted)
-            job.lap("purify")
-            if self.sham is not None and fitted.images is not None and fitted.labelled:
-                self.sham.attach(engine, data.spec, derive(job.defender_seed, "sham"))
-                tuned = self.sham.purify(deepcopy(victim.model), fitted)
-                models["sham"] = cast(Classifier, tuned)
-                job.lap("sham")
-
+        models = {"victim": victim.model, **self.others(job, data, victim.model, aux)}
         scores = {name: evaluate(model, exam, engine) for name, model in models.items()}
-        others = {name: model for name, model in models.items() if name != "victim"}
         changes = {
             name: change(victim.model, model, data.test, exam.classes, engine)
-            for name, model in others.items()
+            for name, model in models.items()
+            if name != "victim"
         }
         job.lap("evaluate")
         evidence = {}
@@ -82,17 +74,26 @@ class Inspect(Task):
             purified=after,
             inspection=Inspection(evidence, changes, scores.get("sham")),
             spent=job.spent(victim),
-            details={
-                "victim": victim.facts,
-                "test": data.rests_on,
-                "attack": victim.details,
-                "aux": aux.details,
-                "defense": parts.defense.details,
-            },
+            details=job.details(victim, data, aux=aux.details, defense=parts.defense.details),
         )
         if job.pictures:
             job.show(evidence_picture(job.folder, record))
         return record
+
+    def others(
+        self, job: Job, data: Data, victim: Classifier, aux: AuxiliarySet
+    ) -> dict[str, Classifier]:
+        """What a defense makes of the victim, and what plain fine-tuning makes of it."""
+        if job.parts.defense.idle:
+            return {}
+        aux = calibrated(job, victim, aux)
+        found = {"purified": purified(job, victim, aux)}
+        job.lap("purify")
+        if self.sham is not None and aux.images is not None and aux.labelled:
+            self.sham.attach(job.parts.engine, data.spec, derive(job.defender_seed, "sham"))
+            found["sham"] = cast(Classifier, self.sham.purify(deepcopy(victim), aux))
+            job.lap("sham")
+        return found
 
     def complete(self, job: Job, record: Record) -> Record:
         """Draw the evidence of a finished record; inverted triggers are not kept."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
@@ -10,7 +11,7 @@ from backdoor_lab.datasets import Data, ImageSet, evenly
 from backdoor_lab.evaluation.costs import PeakMemory, measure
 from backdoor_lab.evaluation.doubts import doubt_answers, doubt_auxiliary, doubt_victim
 from backdoor_lab.evaluation.examination import Examination, evaluate
-from backdoor_lab.evaluation.scores import defense_effectiveness
+from backdoor_lab.evaluation.scores import Scores, defense_effectiveness
 from backdoor_lab.models import Classifier, load_purified, save_purified
 from backdoor_lab.models.saved import WEIGHTS
 from backdoor_lab.records import Record
@@ -19,6 +20,9 @@ from backdoor_lab.reports.views import draw_views
 from backdoor_lab.seeds import derive
 from backdoor_lab.tasks._base import Task
 from backdoor_lab.tasks._clean import clean_accuracy
+from backdoor_lab.tasks._defender import calibrated, draw
+from backdoor_lab.training import Engine
+from backdoor_lab.victims import Victim
 
 if TYPE_CHECKING:
     from backdoor_lab.run.job import Job
@@ -37,86 +41,101 @@ class Purify(Task):
             parts.export.check(parts.attack)
 
     def run(self, job: Job) -> Record:
-        parts, engine, seed = job.parts, job.parts.engine, job.defender_seed
+        parts, engine = job.parts, job.parts.engine
         data = job.load()
         parts.attach(data, job.seed)
-        parts.attach_defense(data, job.seed, seed)
-
-        shop = job.workshop(data)
-        victim = parts.victim.bring(parts.attack, shop)
+        parts.attach_defense(data, job.seed, job.defender_seed)
+        victim = parts.victim.bring(parts.attack, job.workshop(data))
         job.lap("victim")
-        aux = drawn = parts.aux.draw(data, victim.poisoned, seed)
         exam = Examination.of(data, victim.attack)
-        doubt_auxiliary(aux, exam.target, exam.classes)
-        if aux.images is not None and len(aux.images):
-            doubt_answers(engine.predict(victim.model, aux.images).argmax(1), exam.classes)
-        aux = parts.calibration.calibrate(victim.model, aux, engine, derive(seed, "calibration"))
+        drawn = draw(job, data, victim)
+        self.doubt(drawn, victim, exam, engine)
+        aux = calibrated(job, victim.model, drawn)
         job.lap("calibration")
         with PeakMemory(engine.device) as memory:
             purified = cast(Classifier, parts.defense.purify(victim.model, aux))
         job.lap("purify")
 
-        before, after = (evaluate(model, exam, engine) for model in (victim.model, purified))
+        models = {"victim": victim.model, "purified": purified}
+        before, after = (evaluate(model, exam, engine) for model in models.values())
         doubt_victim(before, clean_accuracy(job, victim.name))
         job.lap("evaluate")
-        models = {"victim": victim.model, "purified": purified}
-        relearned = {}
-        if parts.evaluation.asked:
-            compared = {**models, "clean": shop.clean_model().model}
-            lesson = (data, victim.attack, exam, engine, derive(seed, "relearning"))
-            relearned = parts.evaluation.of(compared, *lesson)
-            job.lap("relearning")
         record = replace(
             job.record(victim),
             defender_seed=job.cfg.defender_seed,
             chain=job.names.chain,
             victim=before,
             purified=replace(after, der=defense_effectiveness(before, after)),
-            relearned=relearned,
+            relearned=self.relearned(job, data, exam, victim, models),
             costs=measure(models, data.spec, engine),
             spent=job.spent(victim, memory.mb),
             trigger=exam.stealth(),
-            details={
-                "victim": victim.facts,
-                "test": data.rests_on,
-                "attack": victim.details,
-                "aux": aux.details,
-                "defense": parts.defense.details,
-            },
+            details=job.details(victim, data, aux=aux.details, defense=parts.defense.details),
         )
         if job.keep_model:
             save_purified(job.folder, purified)
-        if parts.export is not None:
-            parts.export.write(job, record, victim, purified)
-        if job.pictures:
-            job.show(draw_pictures(job.folder, record, models, exam, engine))
-        if job.views:
-            sets = sets_of(data, drawn, aux) if parts.victim.knows_training else {}
-            job.show(draw_views(job.folder, models, exam, sets, engine))
+        self.leave(job, record, victim, models, exam, lambda: sets_of(data, drawn, aux))
         return record
 
     def complete(self, job: Job, record: Record) -> Record:
         """Draw and export what a finished run lacks; without its model, purify again."""
         if not (job.folder / WEIGHTS).exists():
             return self.run(job)
-        parts, engine, seed = job.parts, job.parts.engine, job.defender_seed
+        parts = job.parts
         data = job.load()
         parts.attach(data, job.seed)
         victim = parts.victim.bring(parts.attack, job.workshop(data))
-        purified = load_purified(job.folder)
+        models = {"victim": victim.model, "purified": load_purified(job.folder)}
+
+        def sets() -> dict[str, ImageSet]:
+            drawn = draw(job, data, victim)
+            return sets_of(data, drawn, calibrated(job, victim.model, drawn))
+
+        self.leave(job, record, victim, models, Examination.of(data, victim.attack), sets)
+        return record
+
+    def doubt(self, aux: AuxiliarySet, victim: Victim, exam: Examination, engine: Engine) -> None:
+        """Say what may be wrong with the defender's images."""
+        doubt_auxiliary(aux, exam.target, exam.classes)
+        if aux.images is not None and len(aux.images):
+            doubt_answers(engine.predict(victim.model, aux.images).argmax(1), exam.classes)
+
+    def relearned(
+        self,
+        job: Job,
+        data: Data,
+        exam: Examination,
+        victim: Victim,
+        models: Mapping[str, Classifier],
+    ) -> dict[str, Scores]:
+        """Scores after each model has learnt the trigger again, and a clean model beside them."""
+        evaluation, engine = job.parts.evaluation, job.parts.engine
+        if not evaluation.asked:
+            return {}
+        compared = {**models, "clean": job.workshop(data).clean_model().model}
+        seed = derive(job.defender_seed, "relearning")
+        found = evaluation.of(compared, data, victim.attack, exam, engine, seed)
+        job.lap("relearning")
+        return found
+
+    def leave(
+        self,
+        job: Job,
+        record: Record,
+        victim: Victim,
+        models: Mapping[str, Classifier],
+        exam: Examination,
+        sets: Callable[[], dict[str, ImageSet]],
+    ) -> None:
+        """What lies beside the record where it was asked for: exports, pictures, views."""
+        parts, engine = job.parts, job.parts.engine
         if parts.export is not None:
-            parts.export.write(job, record, victim, purified)
-        exam = Examination.of(data, victim.attack)
-        models = {"victim": victim.model, "purified": purified}
+            parts.export.write(job, record, victim, models["purified"])
         if job.pictures:
             job.show(draw_pictures(job.folder, record, models, exam, engine))
         if job.views:
-            drawn = parts.aux.draw(data, victim.poisoned, seed)
-            derived = derive(seed, "calibration")
-            aux = parts.calibration.calibrate(victim.model, drawn, engine, derived)
-            sets = sets_of(data, drawn, aux) if parts.victim.knows_training else {}
-            job.show(draw_views(job.folder, models, exam, sets, engine))
-        return record
+            known = sets() if parts.victim.knows_training else {}
+            job.show(draw_views(job.folder, models, exam, known, engine))
 
 
 def sets_of(data: Data, drawn: AuxiliarySet, aux: AuxiliarySet) -> dict[str, ImageSet]:

@@ -35,5 +35,5 @@ class MakeVictim(Task):
             costs=measure({"victim": victim.model}, data.spec, engine),
             spent=job.spent(victim),
             trigger=exam.stealth(),
-            details={"victim": victim.facts, "test": data.rests_on, "attack": victim.details},
+            details=job.details(victim, data),
         )

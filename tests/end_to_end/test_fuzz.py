@@ -97,6 +97,7 @@ LATE = [
     (["dataset.num_classes=7"], "dataset.num_classes"),
     (["aux.ratio=0.95", "aux.poisoned=left_out"], "aux.ratio"),
     (["attack.poison_rate=1", "aux.size=5", "aux.poisoned=left_out"], "attack.poison_rate"),
+    (["attack=sig", "aux.per_class=50", "aux.poisoned=left_out"], "aux.per_class"),
 ]
 
 

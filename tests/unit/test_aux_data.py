@@ -141,7 +141,7 @@ def test_as_many_of_each_class(data):
     assert len(Seen(0.5, per_class=3, size=7).draw(data, NONE, 0).data) == 7
     assert synthetic(per_class=300).draw(data, NONE, 0).details["per_class"] == [300] * 10
     with pytest.raises(ConfigError, match=r"aux\.per_class=500 .*allowed: 1 to \d+$"):
-        Seen(0.5, per_class=500).foresee(data, 0)
+        Seen(0.5, per_class=500).foresee(data, NONE, 0)
 
 
 @pytest.mark.parametrize("make", [Seen, Reserved, external, synthetic])
@@ -160,7 +160,7 @@ def test_some_classes(make, data):
 @pytest.mark.parametrize("classes", [11, (3, 10)])
 def test_classes_that_are_not_there_are_refused(classes, data):
     with pytest.raises(ConfigError, match=r"aux\.classes=.*allowed"):
-        Seen(0.05, classes=classes).foresee(data, 0)
+        Seen(0.05, classes=classes).foresee(data, NONE, 0)
 
 
 def test_a_draw_has_a_seed_of_its_own(data):
@@ -279,6 +279,21 @@ def empty(data):
     return replace(data, reserved=data.train.take(NONE))
 
 
+def test_what_is_left_out_is_foreseen(data):
+    target = (data.train.labels == 3).nonzero().flatten()
+    with pytest.raises(ConfigError, match=r"aux\.per_class"):
+        Seen(0.1, per_class=2, poisoned="left_out").foresee(data, target[1:], 0)
+    with pytest.raises(ConfigError, match="leaves no image"):
+        Seen(0.1, poisoned="left_out").foresee(data, torch.arange(len(data.train)), 0)
+    many = synthetic(poisoned="left_out", size=2 * len(data.train), ratio=None)
+    assert many.foresee(data, target, 0) == 2 * len(data.train)  # a generator makes more
+
+
+def test_leaving_out_nothing_is_said(data, caplog):
+    Seen(0.1, poisoned="left_out").draw(data, NONE, 0)
+    assert "leaves nothing out" in caplog.text
+
+
 REFUSED = {
     "no folder": (lambda folder: external(), r"paths\.external=null"),
     "gone": (lambda folder: external(folder / "gone"), r"paths\.external=.*gone is no folder"),
@@ -298,7 +313,7 @@ def test_what_cannot_work_is_foreseen(case, photographs, tmp_path):
     (tmp_path / "none").mkdir()
     kind, sentence = REFUSED[case]
     with pytest.raises(ConfigError, match=sentence):
-        kind(tmp_path).foresee(empty(photographs), 0)
+        kind(tmp_path).foresee(empty(photographs), NONE, 0)
 
 
 def test_a_share_is_what_the_split_of_whole_images_left_of_it(data):
@@ -306,17 +321,17 @@ def test_a_share_is_what_the_split_of_whole_images_left_of_it(data):
     ratio = (held + 1) / data.original  # one image more than the classes could give
     assert len(Reserved(ratio, ratio_base="original").draw(data, NONE, 0).data) == held
     with pytest.raises(ConfigError, match="allowed: 1 to"):
-        Reserved((held + 10) / data.original, ratio_base="original").foresee(data, 0)
+        Reserved((held + 10) / data.original, ratio_base="original").foresee(data, NONE, 0)
 
 
 def test_a_reserved_part_bounds_the_size(data):
-    brightness(None, len(data.reserved)).foresee(data, 0)
+    brightness(None, len(data.reserved)).foresee(data, NONE, 0)
     with pytest.raises(ConfigError, match=f"allowed: 1 to {len(data.reserved)},"):
-        Reserved(size=len(data.reserved) + 1).foresee(data, 0)
+        Reserved(size=len(data.reserved) + 1).foresee(data, NONE, 0)
 
 
 def test_nothing_is_foreseen_for_nothing(photographs):
-    NoAuxiliary().foresee(photographs, 0)
+    NoAuxiliary().foresee(photographs, NONE, 0)
 
 
 def test_foreseeing_reads_no_image_and_makes_none(photographs, tmp_path, monkeypatch):
@@ -325,10 +340,10 @@ def test_foreseeing_reads_no_image_and_makes_none(photographs, tmp_path, monkeyp
 
     monkeypatch.setattr(Image, "open", refuse)
     monkeypatch.setattr("backdoor_lab.aux_data.synthetic.sample", refuse)
-    synthetic().foresee(photographs, 0)
+    synthetic().foresee(photographs, NONE, 0)
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "0.png").touch()
-    external(tmp_path, None, 1).foresee(photographs, 0)
+    external(tmp_path, None, 1).foresee(photographs, NONE, 0)
 
 
 def test_only_the_images_that_are_drawn_are_decoded(photographs, tmp_path, monkeypatch):
@@ -364,7 +379,7 @@ def test_unlabelled_images_are_drawn_from_so_many_folders_and_no_label_is_told(
     assert drawn.details["per_class"] is None
     with pytest.raises(ConfigError, match=r"aux\.classes=4; allowed: 1 to 3"):
         external(tmp_path, labelled=False, ratio=None, classes=4, per_class=3).foresee(
-            photographs, 0
+            photographs, NONE, 0
         )
 
 
