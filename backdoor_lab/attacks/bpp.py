@@ -65,6 +65,11 @@ class Bpp(Attack):
         super().check(shape, num_classes)
         if not 2 <= self.levels <= 128:
             raise ConfigError(f"attack.levels={self.levels} is no trigger; allowed: 2 to 128")
+        if self.poison_rate + self.negative_rate > 1:
+            raise ConfigError(
+                f"attack.negative_rate={self.negative_rate} leaves no room beside "
+                f"attack.poison_rate={self.poison_rate}; allowed: up to 1 together"
+            )
 
     def attach(self, spec: DataSpec, recipe: Recipe, seed: int) -> None:
         super().attach(spec, recipe, seed)

@@ -16,6 +16,7 @@ from torch import Tensor
 from backdoor_lab.attacks._base import Attack
 from backdoor_lab.attacks._views import Views, generators, portion
 from backdoor_lab.datasets import DataSpec, in_eight_bits, nearest
+from backdoor_lab.errors import ConfigError
 from backdoor_lab.seeds import generator_for
 from backdoor_lab.training import Recipe
 from backdoor_lab.validation import Count, Fraction, Index, NonNegative, Positive, validated
@@ -62,6 +63,14 @@ class WaNet(Attack):
         self.cross_ratio = cross_ratio
         self.s, self.k, self.grid_rescale = s, k, grid_rescale
         self.view_options = (crop_padding, crop_probability, rotation, rotation_probability)
+
+    def check(self, shape: tuple[int, int, int], num_classes: int | None) -> None:
+        super().check(shape, num_classes)
+        if self.poison_rate * (1 + self.cross_ratio) > 1:
+            raise ConfigError(
+                f"attack.cross_ratio={self.cross_ratio} leaves no room beside "
+                f"attack.poison_rate={self.poison_rate}; allowed: up to 1 / poison_rate - 1"
+            )
 
     def attach(self, spec: DataSpec, recipe: Recipe, seed: int) -> None:
         super().attach(spec, recipe, seed)

@@ -63,6 +63,8 @@ BAD = [
     (["dataset.limit_test=1"], "dataset.limit_test"),
     (["dataset.limit_train=1"], "dataset.limit_train"),
     (["recipe.optimizer._partial_=[]"], "recipe"),
+    (["attack=wanet", "attack.poison_rate=0.8"], "attack.cross_ratio"),
+    (["attack=bpp", "attack.poison_rate=0.95"], "attack.negative_rate"),
     (["seed=null"], "seed"),
     (["seed=1.5"], "seed"),
     (["seed=-1"], "seed"),

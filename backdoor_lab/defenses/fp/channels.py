@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from backdoor_lab.errors import ConfigError
 from backdoor_lab.models.stages import parted, stages
 
 
@@ -12,15 +11,12 @@ def prunable_map(model: nn.Module, channels: int) -> tuple[str, str]:
     """Names of (the last layer that makes a feature map, the layer behind that reads all of it).
 
     Raises:
-        ConfigError: there is none.
+        ValueError: there is none.
     """
     parts = parted(model, channels)
     if parts and getattr(model.get_submodule(parts[1][0]), "groups", 1) == 1:
         return parts[0][-1], parts[1][0]
-    raise ConfigError(
-        "model without a last feature map that one layer reads, but defense=fp prunes its "
-        "channels; allowed: a convolutional network"
-    )
+    raise ValueError("model without a last feature map that one layer reads")
 
 
 def last_stage(model: nn.Module, shape: tuple[int, int, int]) -> str | None:

@@ -86,8 +86,13 @@ class FP(Defense):
 
     def check_model(self, model: nn.Module) -> None:
         super().check_model(model)
-        prunable_map(model, self.spec.shape[0])
-        if last_stage(model, self.spec.shape) is None:
+        try:
+            stage = last_stage(model, self.spec.shape)
+        except ValueError as error:
+            raise ConfigError(
+                f"{error}, but {self.choice} prunes its channels; allowed: a convolutional network"
+            ) from None
+        if stage is None:
             for key in ("where", "tuned"):
                 if getattr(self, key) == "stage":
                     allowed = "map" if key == "where" else "all"

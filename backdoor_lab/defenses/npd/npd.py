@@ -115,6 +115,12 @@ class NPD(Defense):
     def place(self, model: nn.Module) -> str:
         """Path of the convolution of `model` before which the polarizer stands."""
         path = self.layer or place(model, self.spec.shape)
+        if path is None:
+            raise ConfigError(
+                f"model without a convolution that BatchNorm or another one follows, but "
+                f"{self.choice} stands before one; allowed: a convolutional model, or "
+                f"{self.key}.layer"
+            )
         found = dict(model.named_modules()).get(path)
         if type(found) is not nn.Conv2d:  # descendants of it cannot be told as text
             raise ConfigError(

@@ -6,7 +6,6 @@ from typing import Literal
 
 from torch import nn
 
-from backdoor_lab.errors import ConfigError
 from backdoor_lab.models import traced
 
 Kind = Literal["convbn", "onlyconv", "twoconv", "linear_light"]
@@ -31,7 +30,7 @@ def polarizer(kind: Kind, channels: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def place(model: nn.Module, shape: tuple[int, int, int]) -> str:
+def place(model: nn.Module, shape: tuple[int, int, int]) -> str | None:
     """The convolution before which the polarizer stands, late but with layers left to act on.
 
     It is the last spatial one (kernel above 1x1) that BatchNorm or another spatial one follows; of
@@ -41,8 +40,8 @@ def place(model: nn.Module, shape: tuple[int, int, int]) -> str:
         model: read only.
         shape: (C, H, W) of an image.
 
-    Raises:
-        ConfigError: there is none.
+    Returns:
+        None where there is none.
     """
     layers: list[tuple[str, nn.Module]] = []
     traced(model, shape, lambda name, layer, *_: layers.append((name, layer)))
@@ -54,7 +53,4 @@ def place(model: nn.Module, shape: tuple[int, int, int]) -> str:
             depthwise = layer.groups == layer.in_channels > 1
             return convs[max(0, convs.index(name) - depthwise)]
         followed = followed or spatial or isinstance(layer, nn.BatchNorm2d)
-    raise ConfigError(
-        "model without a convolution that BatchNorm or another one follows, but defense=npd "
-        "stands before one; allowed: a convolutional model, or defense.layer"
-    )
+    return None
