@@ -97,7 +97,7 @@ def test_counts(attached):
     cpu_generator = torch.Generator().manual_seed(0)
     assert attached().counts(128, cpu_generator) == (12, 12)
     assert attached(poison_rate=0.2, negative_rate=0.2).counts(80, cpu_generator) == (16, 16)
-    assert attached(poison_rate=0.8, negative_rate=0.8).counts(10, cpu_generator) == (8, 2)
+    assert attached(poison_rate=0.8, negative_rate=0.2).counts(10, cpu_generator) == (8, 2)
     assert attached(negative_rate=0).counts(128, cpu_generator) == (12, 0)
 
 
@@ -106,7 +106,10 @@ def test_small_rates_act_on_some_batches_each_by_a_coin_of_its_own(attached):
     attack = attached(poison_rate=0.005, negative_rate=0.005)
     drawn = [attack.counts(128, cpu_generator) for _ in range(300)]
     assert set(drawn) == {(0, 0), (0, 1), (1, 0), (1, 1)}
-    assert attached(poison_rate=1, negative_rate=0.005).counts(128, cpu_generator) == (128, 0)
+    with pytest.raises(
+        ConfigError, match=r"attack\.negative_rate=0\.2 .* attack\.poison_rate=0\.9"
+    ):
+        attached(poison_rate=0.9, negative_rate=0.2)
 
 
 def test_negatives_bear_the_residue_of_the_next_image(attached):

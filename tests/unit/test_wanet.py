@@ -5,6 +5,7 @@ import torch
 
 from backdoor_lab.attacks.wanet import WaNet, identity_grid, smooth_field, warp
 from backdoor_lab.datasets import DataSpec, in_eight_bits
+from backdoor_lab.errors import ConfigError
 from backdoor_lab.training import Recipe
 
 STILL = {"crop_probability": 0, "rotation": 0}
@@ -141,8 +142,13 @@ def test_counts_of_a_batch():
     assert attached().counts(128, generator()) == (12, 24)
     assert attached().counts(80, generator()) == (8, 16)
     assert attached(cross_ratio=0).counts(128, generator()) == (12, 0)
-    assert attached(poison_rate=0.5).counts(10, generator()) == (5, 5)
-    assert attached(poison_rate=1).counts(10, generator()) == (10, 0)
+    assert attached(poison_rate=0.5, cross_ratio=1).counts(10, generator()) == (5, 5)
+    assert attached(poison_rate=1, cross_ratio=0).counts(10, generator()) == (10, 0)
+
+
+def test_rates_that_leave_no_room_are_refused():
+    with pytest.raises(ConfigError, match=r"attack\.cross_ratio=2 .* attack\.poison_rate=0\.5"):
+        attached(poison_rate=0.5)
 
 
 def test_a_small_rate_poisons_some_batches_and_jitters_beside_them():
