@@ -102,8 +102,8 @@ class RNP(ScaleMasks):
         module = Unlearning(deepcopy(model), self.unlearning, self.crop_flip, self.seed)
         module.enough = self.unlearn_until
         self.engine.fit(module, data, "unlearn")
-        self.details = {"unlearned": module.accuracy <= self.unlearn_until}
-        self.details["unlearned_accuracy"] = module.accuracy
+        self.details = {"unlearnt": module.accuracy <= self.unlearn_until}
+        self.details["unlearnt_accuracy"] = module.accuracy
         return module.model
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
