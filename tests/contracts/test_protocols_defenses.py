@@ -1,5 +1,7 @@
 """What a protocol makes of defense and auxiliary set, against the papers' numbers."""
 
+from types import SimpleNamespace
+
 import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
@@ -303,6 +305,37 @@ AUXILIARY = [
 def test_auxiliary_sets_have_the_size_of_the_papers(config, protocol, kind, ratio, dataset):
     cfg = config(f"protocol={protocol}", f"dataset={dataset}", f"aux={kind}")
     assert (cfg.aux.ratio, cfg.aux.size) == (ratio, None)
+
+
+@pytest.mark.parametrize("kind", [row[1] for row in AUXILIARY if row[0] == "gic"])
+@pytest.mark.parametrize("dataset", ["cifar10", "digits"])
+def test_gic_s_shares_are_of_the_original_images(config, kind, dataset):
+    cfg = config("protocol=gic", f"dataset={dataset}", f"aux={kind}")
+    assert cfg.aux.ratio_base == "original"
+
+
+@pytest.mark.parametrize("kind", ["seen", "reserved", "brightness"])
+def test_gic_s_defender_holds_2500_images_of_cifar10(config, kind):
+    cfg = config("protocol=gic", "dataset=cifar10", f"aux={kind}")
+    held = round(50_000 * cfg.dataset.reserved)
+    data = SimpleNamespace(original=50_000, train=range(50_000 - held), reserved=range(held))
+    assert instantiate(plain_config(cfg, "aux"), _convert_="all").wanted(data) == 2500
+
+
+@pytest.mark.parametrize(
+    ("protocol", "dataset", "radius", "strength"),
+    [
+        ("gic", "cifar10", 0.1, 0.5),
+        ("gic", "digits", 0.1, 0.5),
+        ("none", "cifar10", 0.1, 0.5),
+        ("none", "digits", 0.02, 0.2),  # which go with their contrast
+    ],
+)
+def test_gic_calibrates_as_in_its_experiments(config, protocol, dataset, radius, strength):
+    choice = [f"protocol={protocol}", f"dataset={dataset}", "aux=brightness", "calibration=gic"]
+    cfg = config(*choice)
+    assert (cfg.calibration.steps, cfg.calibration.lr) == (100, 0.1)
+    assert (cfg.calibration.radius, cfg.aux.strength) == (radius, strength)
 
 
 def test_bcu_s_defender_holds_2500_images_of_gtsrb(config):

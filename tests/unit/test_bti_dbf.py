@@ -57,6 +57,27 @@ def test_the_loss_pushes_other_features_and_keeps_bounds():
     assert loss(images + 1) == pytest.approx(1)
 
 
+def test_the_bound_of_the_images_is_in_normalised_units():
+    images, changed = torch.zeros(4, 3, 8, 8), torch.full((4, 3, 8, 8), 0.2)
+    std = torch.full((1, 3, 1, 1), 0.25)
+
+    def features(batch):
+        return batch[:, :2].mean((2, 3))
+
+    loss = decoupled(features, images, changed, torch.tensor([1.0, 0.0]), std, HOW)
+    assert loss.item() == pytest.approx((0.2 / 0.25) ** 2)  # out of bounds, which 0.2 ** 2 is not
+
+
+def test_images_shrink_back_where_benign_features_are_out_of_bounds():
+    images, changed = torch.zeros(4, 3, 8, 8), torch.full((4, 3, 8, 8), 0.1)
+
+    def features(batch):
+        return 30 * batch[:, :2].mean((2, 3))
+
+    loss = decoupled(features, images, changed, torch.tensor([1.0, 0.0]), STD, HOW)
+    assert loss.item() == pytest.approx(0.1**2)  # which is small: 3.0 ** 2 / 2 alone is over 3
+
+
 def test_a_generator_learns_to_move_the_other_features():
     torch.manual_seed(0)
     images = torch.rand(16, 3, 8, 8) / 2

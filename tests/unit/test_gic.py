@@ -88,6 +88,31 @@ def test_first_step_goes_to_the_corner_of_the_box(model):
     torch.testing.assert_close(moved[steep], expected[steep], rtol=0, atol=1e-3)
 
 
+def test_no_pixel_leaves_the_range_of_images(model):
+    model.eval().requires_grad_(False)
+    images = torch.zeros(2, 3, 8, 8)
+    images[:, :, 4:] = 1
+    moved = guide(model, images, torch.tensor([0, 1]), 5, 0.1, 0.1)
+    assert not torch.equal(moved, images)
+    assert moved.min() == 0
+    assert moved.max() == 1
+
+
+def test_labelled_images_follow_their_labels_against_the_predictions(model, aux, engine):
+    predicted = engine.predict(deepcopy(model), aux.data).argmax(1)
+    labels = (predicted + 1) % 4
+    disputed = AuxiliarySet("external", ImageSet.of(aux.data.images, labels), True)
+    calibrated = gic().calibrate(model, disputed, engine, 0)
+    before, after = (
+        F.cross_entropy(engine.predict(deepcopy(model), data), labels).item()
+        for data in (disputed.data, calibrated.data)
+    )
+    assert calibrated.details["guided_by"] == "labels"
+    assert calibrated.details["loss_before"] == pytest.approx(before)
+    assert calibrated.details["loss_after"] == pytest.approx(after)
+    assert after < before
+
+
 def test_unlabelled_images_follow_the_predictions(model, aux, engine):
     hidden = ImageSet.of(aux.data.images, torch.zeros(13))
     calibrated = gic().calibrate(model, AuxiliarySet("seen", hidden, False), engine, 0)

@@ -103,6 +103,23 @@ def test_without_projection_pixels_that_left_never_return(engine):
     assert free.scores["a"] < -0.15
 
 
+class TwoHills(nn.Module):
+    """The margin of class 0 is 1 on a hill at 0.2, and 2 on one at 0.8, by the first pixel."""
+
+    def forward(self, images):
+        left = images[:, 0, 0, 0] < 0.5
+        top = torch.where(left, 0.2, 0.8)[:, None]
+        height = torch.where(left, 1, 2) - (images.flatten(1) - top).square().sum(1)
+        return torch.stack([height, torch.zeros_like(height)], 1)
+
+
+def test_the_best_of_all_starts_counts(engine):
+    made = detector(engine, SPEC, lr=0.25, steps=30, stop=0)
+    found = made.inspect(TwoHills(), NOTHING)
+    assert found.scores["a"] == pytest.approx(2, abs=1e-4)
+    assert made.shown["largest margin"][0].float().mean() == pytest.approx(0.8 * 255, abs=1)
+
+
 def test_margin():
     logits = torch.tensor([[1.0, 5.0, 2.0], [7.0, 0.0, 1.0]])
     assert margin(logits, torch.tensor([1, 2])).tolist() == [3.0, -6.0]

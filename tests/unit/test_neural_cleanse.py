@@ -10,6 +10,7 @@ from backdoor_lab.detectors._rules import mad_indices
 from backdoor_lab.detectors.neural_cleanse import NeuralCleanse
 from backdoor_lab.detectors.neural_cleanse.costs import Costs
 from backdoor_lab.detectors.neural_cleanse.inversion import invert
+from backdoor_lab.detectors.neural_cleanse.triggers import Inverted
 
 COST = {"first": 1e-3, "patience": 5, "factor": 2.0}
 SEARCH = {
@@ -42,6 +43,18 @@ def inverted(model, images, targets, search=SEARCH, seed=0):
     return invert(model, parts, torch.tensor(targets), start, search)
 
 
+def detector(engine, **changes):
+    options = SEARCH | {"images": 40, "held_out": 0.25, "batch_size": 32, "at_once": 100}
+    made = NeuralCleanse(**options | {"threshold": None} | changes)
+    made.attach(engine, SPEC, seed=0)
+    return made
+
+
+def unlabelled(images):
+    data = ImageSet.of((images * 255).to(torch.uint8), torch.zeros(len(images)))
+    return AuxiliarySet("seen", data, False)
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_planted_patch_is_found_by_its_size_and_place(seed):
     model, images = toy(seed)
@@ -62,6 +75,30 @@ def test_classes_together_and_alone_come_to_the_same():
         alone = inverted(model, images, [target], search)
         torch.testing.assert_close(together.mask[target], alone.mask[0], atol=1e-5, rtol=0)
         torch.testing.assert_close(together.pattern[target], alone.pattern[0], atol=1e-5, rtol=0)
+
+
+def test_images_that_are_taken_for_the_class_already_do_not_count_for_it():
+    model, images = toy(0)
+    images[:38, :, :, 3] += 0.4
+    others = images[model(images).argmax(1) != 3]
+    assert len(others) < 0.4 * len(images)
+    search = SEARCH | {"passes": 20, "success": 0.5}
+    every, some = (inverted(model, one, [3], search) for one in (images, others))
+    torch.testing.assert_close(every.mask, some.mask, atol=1e-5, rtol=0)
+    torch.testing.assert_close(every.pattern, some.pattern, atol=1e-5, rtol=0)
+
+
+def test_a_class_that_most_images_are_of_is_not_reached_by_them():
+    answers = torch.tensor([0] * 6 + [1] * 4)
+
+    def stubborn(images):
+        fixed = torch.eye(2)[answers].repeat(len(images) // 10, 1)
+        return fixed + 0 * images.sum((1, 2, 3))[:, None]
+
+    start = torch.full((1, 4, 4), 0.5), torch.full((1, 4, 4), 0.5)
+    search = SEARCH | {"passes": 2, "success": 0.1}
+    parts = [(torch.zeros(10, 1, 4, 4), answers)]
+    assert not invert(stubborn, parts, torch.tensor([0, 1]), start, search).converged.any()
 
 
 def test_norms_go_with_their_classes():
@@ -89,15 +126,37 @@ def test_a_class_that_cannot_be_reached_is_said_not_to_converge(engine):
     model, images = toy(0)
     with torch.no_grad():
         model[1].bias[5] = -1000
-    data = ImageSet.of((images * 255).to(torch.uint8), torch.zeros(64))
-    options = dict(SEARCH, passes=30) | {"images": 40, "held_out": 0.25, "batch_size": 32}
-    detector = NeuralCleanse(**options, threshold=None, at_once=100)
-    detector.attach(engine, SPEC, seed=0)
-    found = detector.inspect(model, AuxiliarySet("seen", data, False))
+    made = detector(engine, passes=30)
+    found = made.inspect(model, unlabelled(images))
     assert "5" in found.details["not_converged"]
     assert found.details["success"]["5"] == 0
     assert found.details["success"]["0"] > 0.9
     assert found.details["images"] == 40
     assert found.details["held_out"] == 16
-    assert set(detector.shown) == {"mask", "trigger"}
-    assert all(rows.shape == (10, 1, 10, 10) for rows in detector.shown.values())
+    assert set(made.shown) == {"mask", "trigger"}
+    assert all(rows.shape == (10, 1, 10, 10) for rows in made.shown.values())
+
+
+def test_the_planted_class_is_flagged_by_both_rules(engine):
+    model, images = toy(0)
+    made = detector(engine, passes=300, batch_size=64, at_once=1000)
+    found = made.inspect(model, unlabelled(images))
+    assert found.verdict == "flagged"
+    assert found.suspected[0] == "0"
+    assert found.reference.flagged
+    assert found.reference.classes[0] == "0"
+    assert found.foremost == "0"
+
+
+def test_the_calibrated_rule_is_of_logarithms(engine, monkeypatch):
+    """Norms that spread have their median too near to 0 for any to lie far below it."""
+    norms = torch.tensor([20.0, 30, 40, 0.5, 50, 60, 70, 80, 90, 100])
+    mask = (norms / 100).view(10, 1, 1, 1).expand(10, 1, 10, 10)
+    known = Inverted(mask, mask, torch.ones(10).bool())
+    monkeypatch.setattr(NeuralCleanse, "invert_all", lambda *_: known)
+    model, images = toy(0)
+    found = detector(engine).inspect(model, unlabelled(images))
+    assert list(found.scores.values()) == pytest.approx(norms.tolist())
+    assert not found.reference.flagged
+    assert found.suspected == ("3",)
+    assert found.calibrated.value == found.scalar == pytest.approx(mad_indices(norms.log())[3])

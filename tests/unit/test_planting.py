@@ -61,6 +61,21 @@ def test_a_fifth_of_a_batch_is_triggered_and_none_of_the_target_class(attack):
     assert changed.nonzero().flatten().tolist() == [3, 4]
 
 
+def test_the_loss_is_cross_entropy_and_so_much_divergence_from_the_victim(attack):
+    draw = torch.Generator().manual_seed(0)
+    after, before = torch.randn(10, 10, generator=draw), torch.randn(8, 10, generator=draw)
+    planting = Planting(nn.Linear(1, 1), attack, Recipe(1, 20, 0.01), 0.2, 2.5, 0)
+    object.__setattr__(planting, "model", lambda _: after)
+    object.__setattr__(planting, "teacher", lambda clean: before[: len(clean)])
+    images, labels = torch.full((10, 3, 32, 32), 0.5), torch.tensor([3, 3, 3, 0, 1, 2, 3, 4, 5, 6])
+    loss = planting.training_step((images, labels), 0)
+    p, q = before.softmax(1), after[[0, 1, 2, 5, 6, 7, 8, 9]].softmax(1)  # 3 and 4 are triggered
+    divergence = (p * (p / q).log()).sum(1).mean()
+    wanted = torch.tensor([3, 3, 3, 3, 3, 2, 3, 4, 5, 6])
+    entropy = -after.softmax(1)[range(10), wanted].log().mean()
+    torch.testing.assert_close(loss, entropy + 2.5 * divergence)
+
+
 @pytest.mark.parametrize(
     ("acc", "asr", "learnt"), [(0.9, 0.96, True), (0.9, 0.9, False), (0.88, 1.0, False)]
 )
@@ -104,6 +119,14 @@ def test_a_known_patch_is_planted_and_a_sham_copy_takes_as_many_steps(gardener, 
         not torch.equal(value, plant.model.state_dict()[name])
         for name, value in sham.state_dict().items()
     )
+
+
+def test_a_sham_copy_stops_after_the_steps_of_the_plant(gardener, model):
+    steps = []
+    model.register_forward_hook(lambda *_: steps.append(1))
+    like = SimpleNamespace(tried=[{"steps": 2}, {"steps": 4}], rung=Rung(0, 0.01, 0.0))
+    gardener(steps=9).sham(model, like)
+    assert len(steps) == 4
 
 
 def test_wilsons_interval():

@@ -2,6 +2,7 @@ from copy import deepcopy
 
 import pytest
 import torch
+from torch import nn
 
 from backdoor_lab.datasets import Data, ImageSet
 from backdoor_lab.errors import ConfigError
@@ -57,6 +58,32 @@ def test_so_many_images_carry_trigger_and_target_and_no_others_change(data, atta
 def test_fewer_images_are_taken_where_there_are_fewer(data, attack):
     lesson, _ = relearning(images=1000).lessons(data.train, attack, 0)
     assert len(lesson) == 100
+
+
+def test_the_tuning_is_sgd_at_a_constant_rate_without_decay(config):
+    recipe = Parts.of(config("attack=badnets", "evaluation.relearn=5")).evaluation.recipe
+    built = recipe.optimizers([nn.Parameter(torch.zeros(1))], steps=8)
+    optimizer, scheduler = built["optimizer"], built["lr_scheduler"]["scheduler"]
+    assert type(optimizer) is torch.optim.SGD
+    rates = []
+    for _ in range(recipe.epochs):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates == [0.01] * 5
+    assert optimizer.defaults["momentum"] == 0.9
+    assert optimizer.defaults["weight_decay"] == 0
+    assert not optimizer.defaults["nesterov"]
+
+
+def test_a_thousand_images_are_tuned_on_in_forty_steps(config, data, attack, engine):
+    made = Parts.of(config("attack=badnets", "evaluation.relearn=5")).evaluation
+    many = data.train.take(torch.arange(1200) % len(data.train))
+    lesson, _ = made.lessons(many, attack, 0)
+    sizes, model = [], Tiny()
+    model.register_forward_hook(lambda _, given, __: sizes.append(len(given[0])))
+    made.taught(model, lesson, engine, 0, "counted")
+    assert sizes == ([128] * 7 + [104]) * 5
 
 
 def test_a_hidden_backdoor_comes_back_and_nothing_is_learnt_from_no_trigger(data, attack, engine):

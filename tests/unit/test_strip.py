@@ -77,6 +77,17 @@ def test_the_order_of_overlays_means_nothing(engine, spec, folder, images):
     np.testing.assert_allclose(first, second, rtol=1e-6)
 
 
+def test_the_sum_of_two_images_is_not_clipped(engine, spec, folder):
+    def certain_of_excess(images):
+        return torch.where(images.amax((1, 2, 3)) > 1, 1e4, 0.0)[:, None] * torch.eye(10)[7]
+
+    images = torch.full((2, *spec.shape), 153, dtype=torch.uint8)
+    images[1] = 51
+    overlays = torch.full((3, *spec.shape), 0.6)
+    entropies = detector(engine, spec, folder).entropies(certain_of_excess, images, overlays)
+    assert entropies.tolist() == pytest.approx([0, np.log2(10)])
+
+
 def test_p_values_and_the_chance_of_so_many():
     calm = np.arange(1, 20.0)
     assert p_values(calm, np.array([0.5, 1, 30])).tolist() == [0.05, 0.1, 1]
