@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from backdoor_lab.records import Evidence, Record
-from backdoor_lab.reports.inspection import WORDS
+from backdoor_lab.records import Evidence, Inspection, Record
+from backdoor_lab.reports.inspection import by_detector, verdicts
 from backdoor_lab.reports.pictures import FAINT, INK, show_rows
 from backdoor_lab.reports.table import run_title
 
@@ -23,17 +23,17 @@ COLORS = ("#D55E00", "#0072B2", "#999999", "#009E73", "#CC79A7", "#E69F00")
 
 def evidence_picture(folder: Path, record: Record) -> dict[str, Path]:
     """Write `evidence.png`: the scores by class of each detector, a colour a model."""
-    found = record.inspection.evidence if record.inspection else {}
-    scored = [
-        name
-        for name in dict.fromkeys(name for held in found.values() for name in held)
-        if any(held[name].scores for held in found.values() if name in held)
-    ]
+    found = record.inspection or Inspection()
+    scored = {
+        name: by_model
+        for name, by_model in by_detector(found).items()
+        if any(one.scores for one in by_model.values())
+    }
     rows = max(1, len(scored))
     figure = Figure(figsize=(8.4, 0.8 + 2.3 * rows), dpi=150, layout="constrained")
     grid = figure.subplots(rows, 1, squeeze=False)[:, 0]
-    for axes, name in zip(grid, scored, strict=False):
-        _bars(axes, name, {model: held[name] for model, held in found.items() if name in held})
+    for axes, (name, by_model) in zip(grid, scored.items(), strict=False):
+        _bars(axes, name, by_model, verdicts(by_model, found.planted))
     if not scored:
         grid[0].axis("off")
         grid[0].text(0.5, 0.5, "no detector gave scores by class", ha="center", color=FAINT)
@@ -43,13 +43,15 @@ def evidence_picture(folder: Path, record: Record) -> dict[str, Path]:
     return {"evidence": file}
 
 
-def _bars(axes: Axes, name: str, by_model: Mapping[str, Evidence]) -> None:
+def _bars(
+    axes: Axes, name: str, by_model: Mapping[str, Evidence], words: Mapping[str, str]
+) -> None:
     """The scores of one detector, side by side for each class; stars mark suspected classes."""
     width = 0.8 / len(by_model)
     for number, (model, one) in enumerate(by_model.items()):
         places = [place + (number + 0.5) * width - 0.4 for place in range(len(one.scores))]
         color = COLORS[number % len(COLORS)]
-        label = f"{model}: {WORDS[one.verdict]}"
+        label = f"{model}: {words[model]}"
         axes.bar(places, list(one.scores.values()), width * 0.9, color=color, label=label)
         for place, (label_, score) in zip(places, one.scores.items(), strict=True):
             if label_ in one.suspected:

@@ -15,7 +15,6 @@ WORDS = {
     "no verdict": "no verdict",
     "not applicable": "not applicable",
 }
-BLIND = "not applicable: sees no plant"
 READING = (
     "“No evidence found” is no proof of a clean model: each method passes over what stands beside "
     "it. A sign is none either: calibrated rules flag one clean model in twenty if the scores of "
@@ -44,19 +43,21 @@ def evidence_table(record: Record, found: Inspection) -> Table:
         table.add_column(name)
     table.add_column("seconds", justify="right")
     for detector, by_model in by_detector(found).items():
-        blind = sees_none(by_model, found.planted)
+        words = verdicts(by_model, found.planted)
         for model, one in by_model.items():
-            word = BLIND if blind and model == "victim" else WORDS[one.verdict]
-            said = (word, pointed(one), rule(one.calibrated), rule(one.reference))
+            said = (words[model], pointed(one), rule(one.calibrated), rule(one.reference))
             table.add_row(detector, model, *said, f"{one.seconds:.1f}")
         table.add_section()
     return table
 
 
-def sees_none(by_model: Mapping[str, Evidence], planted: Collection[str]) -> bool:
-    """Whether a detector judged planted backdoors, which are there, and flagged none of them."""
-    verdicts = [one.verdict for model, one in by_model.items() if model in planted]
-    return "not flagged" in verdicts and "flagged" not in verdicts
+def verdicts(by_model: Mapping[str, Evidence], planted: Collection[str]) -> dict[str, str]:
+    """What a detector says of each model; nothing of the victim if it judged and saw no plant."""
+    words = {model: WORDS[one.verdict] for model, one in by_model.items()}
+    known = [one.verdict for model, one in by_model.items() if model in planted]
+    if "not flagged" in known and "flagged" not in known:
+        words["victim"] = "not applicable: sees no plant"
+    return words
 
 
 def notes_table(found: Inspection) -> Table:

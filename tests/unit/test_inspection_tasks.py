@@ -4,7 +4,8 @@ import pytest
 from rich.console import Console
 
 from backdoor_lab.errors import ConfigError
-from backdoor_lab.records import Evidence, Inspection, Rule, read_record
+from backdoor_lab.evaluation.scores import Scores
+from backdoor_lab.records import Evidence, Inspection, Planted, Rule, read_record
 from backdoor_lab.reports.inspection import inspection_tables, pointed, rule
 from backdoor_lab.run.job import perform
 from backdoor_lab.run.names import Names
@@ -139,3 +140,24 @@ def test_words_are_never_a_verdict_of_innocence():
     assert "no evidence found" in shown
     assert "warps" in shown
     assert "is clean" not in shown
+
+
+@pytest.mark.parametrize(
+    ("plants", "blind"),
+    [
+        (["not flagged", "not flagged"], True),
+        (["not flagged", "flagged"], False),
+        (["no verdict", "no verdict"], False),
+    ],
+)
+def test_a_detector_that_sees_no_plant_says_nothing_of_the_victim(plants, blind):
+    verdicts = {"victim": "not flagged", **dict(zip(["badnets", "wanet"], plants, strict=True))}
+    evidence = {name: {"mm_bd": Evidence(one, "warps")} for name, one in verdicts.items()}
+    shown = text(record(inspection=Inspection(evidence, planted=planted("badnets", "wanet"))))
+    assert ("not applicable: sees no plant" in shown) == blind
+
+
+def planted(*names):
+    scores = Scores(0.9, 0.99)
+    tried = ({"steps": 20, "lr": 0.01, "strength": 0},)
+    return {name: Planted(True, "3", {}, 60, 50, 0.1, scores, tried=tried) for name in names}
