@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Base = Literal["train_set", "target_class"]
 
 
-def told(callbacks: Sequence[Callback]) -> dict[str, Any]:
+def reported(callbacks: Sequence[Callback]) -> dict[str, Any]:
     """What callbacks have to say of a training that is an artifact, for its report."""
     return {key: value for callback in callbacks for key, value in callback.state_dict().items()}
 

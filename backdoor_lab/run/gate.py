@@ -65,7 +65,7 @@ def refuse_unwritable(place: str) -> None:
         ) from None
 
 
-def told(error: Exception) -> Exception:
+def made_readable(error: Exception) -> Exception:
     """`error`, or one sentence where it is the disk's and no fault of the code."""
     in_rust = IN_RUST.search(str(error))
     number = int(in_rust[1]) if in_rust else getattr(error, "errno", None)

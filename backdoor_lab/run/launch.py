@@ -23,7 +23,7 @@ from backdoor_lab.run.building import build
 from backdoor_lab.run.child import BUSY, CELL
 from backdoor_lab.run.claims import claimed
 from backdoor_lab.run.finished import State, state_of
-from backdoor_lab.run.gate import told
+from backdoor_lab.run.gate import made_readable
 from backdoor_lab.run.names import Names
 from backdoor_lab.store.locks import Busy
 
@@ -49,7 +49,7 @@ def launch(cfg: DictConfig) -> Exception | None:
             return busy
         raise SystemExit(BUSY) from None
     except Exception as error:
-        readable = told(error)
+        readable = made_readable(error)
         leave_trace(folder, names, readable, in_grid)
         if in_process:
             log.error("%s failed: %s", folder, readable)

@@ -8,7 +8,7 @@ from pathlib import Path
 from backdoor_lab.console import console
 from backdoor_lab.reports.page import Trouble, read_runs, write_page
 from backdoor_lab.run.cells import Cell
-from backdoor_lab.run.gate import told
+from backdoor_lab.run.gate import made_readable
 from backdoor_lab.run.ledger import GRIDS, Ledger
 from backdoor_lab.tasks._look import Look
 from backdoor_lab.tasks.status import state
@@ -23,7 +23,7 @@ class Report(Look):
         try:
             page = write_page(outputs, found, troubles)
         except OSError as error:
-            raise told(error) from None
+            raise made_readable(error) from None
         runs, other = len(found.records), len(troubles)
         counted = f"{runs} run{'' if runs == 1 else 's'}, {other} without a result"
         console().print(f"Page: {page} ({counted})", soft_wrap=True, highlight=False)

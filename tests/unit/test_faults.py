@@ -16,7 +16,7 @@ from backdoor_lab.datasets.files import decode_files
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.reports.table import grid_table
 from backdoor_lab.run.building import misfit
-from backdoor_lab.run.gate import told
+from backdoor_lab.run.gate import made_readable
 from backdoor_lab.run.neighbours import warn_of_crowd
 from backdoor_lab.tracking import wandb as tracking
 from backdoor_lab.training import Engine, Recipe, Tuning, constant, sgd
@@ -87,10 +87,10 @@ def test_the_disk_s_faults_are_one_sentence():
     full = OSError(errno.ENOSPC, "No space left on device", "x/model.safetensors")
     rust = RuntimeError("Error: No space left on device (os error 28)")
     for error in (full, rust):
-        assert isinstance(told(error), ConfigError)
-        assert "No space left" in str(told(error))
+        assert isinstance(made_readable(error), ConfigError)
+        assert "No space left" in str(made_readable(error))
     bug = KeyError("x")
-    assert told(bug) is bug
+    assert made_readable(bug) is bug
 
 
 def test_wandb_without_a_network_is_offline_with_a_word(monkeypatch, tmp_path, caplog):

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from backdoor_lab.attacks._base import Attack, told
+from backdoor_lab.attacks._base import Attack, reported
 from backdoor_lab.attacks._views import Views, generators
 from backdoor_lab.attacks.lira.networks import Autoencoder, ConcatUNet, Perturb
 from backdoor_lab.attacks.lira.stage1 import Together, mixed_loss
@@ -128,7 +128,7 @@ class LIRA(Attack):
             return {
                 "accuracy": shop.engine.accuracy(classifier, some),
                 "success": shop.engine.accuracy(classifier, stamped),
-                **told(callbacks),
+                **reported(callbacks),
             }
 
         pair = nn.ModuleDict({"noise": together.noise, "classifier": classifier})

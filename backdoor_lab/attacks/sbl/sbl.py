@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backdoor_lab.attacks._base import Attack, told
+from backdoor_lab.attacks._base import Attack, reported
 from backdoor_lab.attacks._wrapper import Wrapper
 from backdoor_lab.attacks.sbl.continual import Penalty, anchor_penalty, elastic_penalty, no_penalty
 from backdoor_lab.attacks.sbl.first_stage import Batch, FirstStage, unchanged
@@ -237,7 +237,7 @@ class SBL(Wrapper):
             return {
                 "accuracy": shop.engine.accuracy(model, clean),
                 "asr": shop.engine.accuracy(model, triggered),
-                **told(callbacks),
+                **reported(callbacks),
             }
 
         facts = shop.make_once(self, "sbl_first_stage", model, settings, make).facts
