@@ -17,7 +17,7 @@ class GridSweeper(Sweeper):
 
     Args:
         params: lists of a preset, such as `{seed: "0,1"}`; the command line wins.
-        also: grids beside it, each told by what is other in it.
+        also: grids beside it, each by the keys that differ from `params`.
         instead: values in the place of those that a preset sets.
     """
 

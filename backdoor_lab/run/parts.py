@@ -77,6 +77,7 @@ class Parts:
 
     def check(self) -> None:
         """Refuse combinations that cannot work."""
+        self.check_image_size()
         self.check_normalisation()
         self.check_limits()
         if not self.aux.holds_images and self.calibration.needs_images:
@@ -102,13 +103,16 @@ class Parts:
                     f"allowed: {classes}, the number of classes, or more, or null"
                 )
 
-    def check_normalisation(self) -> None:
-        """Refuse means and deviations that are not one for each of three channels, and specks."""
+    def check_image_size(self) -> None:
+        """Refuse images of which a stride leaves nothing."""
         if self.dataset.image_size < SMALLEST:
             raise ConfigError(
                 f"dataset.image_size={self.dataset.image_size} leaves nothing behind a stride; "
                 f"allowed: {SMALLEST} or more"
             )
+
+    def check_normalisation(self) -> None:
+        """Refuse means and deviations that are not one for each of three channels."""
         mean, std = self.dataset.mean, self.dataset.std
         for key, values in {"mean": mean, "std": std}.items():
             if len(values) != CHANNELS or (key == "std" and min(values) <= 0):
