@@ -1,6 +1,7 @@
 """Records that outlive their folder: `benchmarks/records/<name>.jsonl`, a line a run.
 
     python -m benchmarks.kept outputs/detectors_digits      # keep what is there now
+    python -m benchmarks.kept outputs/photographs --place /my/images=DIR   # but not where that is
 
 A benchmark whose results are gone lays its kept records first, and so goes on where it stopped: a
 record whose code or data have changed since is stale, as any other, and its run is repeated.
@@ -72,7 +73,9 @@ def read(file: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("outputs", type=Path)
-    keep(parser.parse_args().outputs)
+    parser.add_argument("--place", metavar="FOLDER=WORD", action="append", default=[])
+    chosen = parser.parse_args()
+    keep(chosen.outputs, dict(one.split("=", 1) for one in chosen.place))
 
 
 if __name__ == "__main__":
