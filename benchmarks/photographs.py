@@ -111,7 +111,7 @@ def row(record: Record) -> tuple[list[object], tuple[float, float] | None]:
 
 def correlation(pairs: Sequence[tuple[float, float]]) -> str:
     """Spearman's rank correlation with a bootstrap interval, in a sentence."""
-    if len(pairs) < 4:
+    if len(pairs) < 10:
         return f"{len(pairs)} pairs: too few to rank."
     ours, theirs = zip(*pairs, strict=True)
     found = stats.spearmanr(ours, theirs)

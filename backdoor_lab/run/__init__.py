@@ -1,1 +1,1 @@
-"""What stands around a task: one job, its parts and their checks, a grid. What Hydra calls loads without torch."""
+"""What stands around a task: a job, its parts and checks, a grid. Hydra loads it without torch."""
