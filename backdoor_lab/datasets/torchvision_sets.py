@@ -97,19 +97,22 @@ class GTSRB(TorchvisionSet):
     the papers have all.
     """
 
+    def read(self) -> RawImages:
+        images = super().read()
+        if (count := len(images.train_labels)) != SIGNS:
+            log.warning(
+                "dataset.root=%s holds %d training images of GTSRB, where the papers have %d; all "
+                "are downloaded once its folder gtsrb and the decoded images in dataset.cache=%s "
+                "are gone", self.root, count, SIGNS, self.cache,
+            )  # fmt: skip
+        return images
+
     def part(self, root: Path, train: bool) -> VisionDataset:
         if not train:
             return torchvision_datasets.GTSRB(root, "test", download=True)
-        folder = root / "gtsrb"
-        if not (folder / "GTSRB" / "Training").is_dir():
-            fetch_signs(folder)
-        part = torchvision_datasets.GTSRB(root, "train")
-        if len(part) != SIGNS:
-            log.warning(
-                "dataset.root=%s holds %d training images of GTSRB, where the papers have %d; all "
-                "are downloaded once %s is gone", root, len(part), SIGNS, folder,
-            )  # fmt: skip
-        return part
+        if not (root / "gtsrb" / "GTSRB" / "Training").is_dir():
+            fetch_signs(root / "gtsrb")
+        return torchvision_datasets.GTSRB(root, "train")
 
     def class_names(self, part: VisionDataset) -> tuple[str, ...]:
         return tuple(f"{number:05d}" for number in range(43))

@@ -52,10 +52,11 @@ def evidence_table(record: Record, found: Inspection) -> Table:
 
 
 def verdicts(by_model: Mapping[str, Evidence], planted: Collection[str]) -> dict[str, str]:
-    """What a detector says of each model; nothing of the victim if it judged and saw no plant."""
+    """What a detector says of each model; to find nothing counts where it sees a plant alone."""
     words = {model: WORDS[one.verdict] for model, one in by_model.items()}
     known = [one.verdict for model, one in by_model.items() if model in planted]
-    if "not flagged" in known and "flagged" not in known:
+    blind = "not flagged" in known and "flagged" not in known
+    if blind and by_model["victim"].verdict == "not flagged":
         words["victim"] = "not applicable: sees no plant"
     return words
 

@@ -143,15 +143,16 @@ def test_words_are_never_a_verdict_of_innocence():
 
 
 @pytest.mark.parametrize(
-    ("plants", "blind"),
+    ("victim", "plants", "blind"),
     [
-        (["not flagged", "not flagged"], True),
-        (["not flagged", "flagged"], False),
-        (["no verdict", "no verdict"], False),
+        ("not flagged", ["not flagged", "not flagged"], True),
+        ("not flagged", ["not flagged", "flagged"], False),
+        ("not flagged", ["no verdict", "no verdict"], False),
+        ("flagged", ["not flagged", "not flagged"], False),  # a sign is not withheld
     ],
 )
-def test_a_detector_that_sees_no_plant_says_nothing_of_the_victim(plants, blind):
-    verdicts = {"victim": "not flagged", **dict(zip(["badnets", "wanet"], plants, strict=True))}
+def test_a_detector_that_sees_no_plant_finds_nothing_out_by_seeing_nothing(victim, plants, blind):
+    verdicts = {"victim": victim, **dict(zip(["badnets", "wanet"], plants, strict=True))}
     evidence = {name: {"mm_bd": Evidence(one, "warps")} for name, one in verdicts.items()}
     shown = text(record(inspection=Inspection(evidence, planted=planted("badnets", "wanet"))))
     assert ("not applicable: sees no plant" in shown) == blind

@@ -14,7 +14,7 @@ from backdoor_lab.reports.views import VIEWS, draw_views
 from backdoor_lab.reports.views.activations import by_class, change, maps_of
 from backdoor_lab.reports.views.batch_norms import values_of
 from backdoor_lab.reports.views.grad_cam import grad_cam
-from backdoor_lab.reports.views.line import between
+from backdoor_lab.reports.views.line import between, line_picture
 from tests.tiny import drawn_tiny
 
 
@@ -79,6 +79,16 @@ def test_the_line_ends_at_both_models():
     half = between(start, end, 0.5)
     assert torch.allclose(half["head.weight"], 2 * start["head.weight"])
     assert half["body.1.num_batches_tracked"] == start["body.1.num_batches_tracked"]
+
+
+def test_points_between_the_models_get_statistics_of_their_own(
+    tmp_path, model, exam, engine, monkeypatch
+):
+    refreshed = []
+    monkeypatch.setattr(engine, "refresh_statistics", lambda _, data: refreshed.append(data))
+    line_picture(tmp_path / "line.png", dict.fromkeys(("victim", "purified"), model), exam, engine)
+    assert len(refreshed) == 9  # of eleven points the ends keep their own
+    assert all(torch.equal(data.images, exam.clean.images) for data in refreshed)
 
 
 def test_heat_is_what_speaks_for_the_answer_and_at_most_1():

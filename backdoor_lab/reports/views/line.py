@@ -58,7 +58,8 @@ def line_picture(
         axes.set_xticks([0, 1], ["victim", "purified"])
         axes.set_title(title, color=INK, fontsize=10)
     figure.axes[0].legend(frameon=False, fontsize=8)
-    figure.suptitle("On the straight line between the models", color=INK, fontsize=11)
+    title = "On the straight line between the models, BatchNorm refreshed on clean test images"
+    figure.suptitle(title, color=INK, fontsize=11)
     figure.savefig(path)
     return True
 
