@@ -54,8 +54,8 @@ def handed_over(count: int, seed: int) -> Iterator[Outcome]:
     for number in range(count):
         draw = random.Random(f"{seed}/{number}")
         kind = kinds[number % len(kinds)]
-        with tempfile.TemporaryDirectory() as place:
-            folder = Path(place)
+        with tempfile.TemporaryDirectory() as path:
+            folder = Path(path)
             (folder / "in").mkdir()
             file = MAKERS[kind](draw, folder / "in", samples)
             yield handed(kind, file, folder)

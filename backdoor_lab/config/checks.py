@@ -61,8 +61,8 @@ def refuse_missing(cfg: DictConfig) -> None:
             raise ConfigError(f"{group}={held} builds nothing; allowed: one of {names(group)}")
         if not isinstance(target := held.get("_target_"), str) or target.count(".") < 2:
             raise ConfigError(f"{group}._target_={target} is no class; allowed: those of the yamls")
-    for name, place in cfg.paths.items():
-        if place is not None and not str(place).strip():
+    for name, path in cfg.paths.items():
+        if path is not None and not str(path).strip():
             raise ConfigError(f"paths.{name}='' is empty; allowed: a folder")
 
 
@@ -72,8 +72,8 @@ def numbers(value: Any, key: str) -> Iterator[tuple[str, float]]:
         for name, one in value.items():
             yield from numbers(one, f"{key}.{name}")
     elif isinstance(value, list):
-        for place, one in enumerate(value):
-            yield from numbers(one, f"{key}.{place}")
+        for index, one in enumerate(value):
+            yield from numbers(one, f"{key}.{index}")
     elif isinstance(value, float):
         yield key, value
 

@@ -25,17 +25,17 @@ def refuse_choices(arguments: Sequence[str]) -> None:
         group = override.key_or_group
         if not (CONF / folder_of(group)).is_dir():
             continue
-        place = f"{group}@{override.package}" if override.package else group
-        optional = place in defaults() and defaults()[place] is None
+        node = f"{group}@{override.package}" if override.package else group
+        optional = node in defaults() and defaults()[node] is None
         if override.is_delete():
             if not optional:
-                raise ConfigError(f"~{place} leaves no {place}; allowed: one of {names(group)}")
+                raise ConfigError(f"~{node} leaves no {node}; allowed: one of {names(group)}")
             continue
         value = override.value()
         if isinstance(value, list):
             several = ",".join(map(str, value))
             raise ConfigError(
-                f"{place}=[{several}] is a list; allowed: one name, or a grid: -m {place}={several}"
+                f"{node}=[{several}] is a list; allowed: one name, or a grid: -m {node}={several}"
             )
         if not isinstance(value, str) and not (value is None and optional):
             raise ConfigError(

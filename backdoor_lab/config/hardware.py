@@ -9,8 +9,8 @@ from pathlib import Path
 
 def cores_here() -> int:
     """The cores that this process may use."""
-    told = getattr(os, "sched_getaffinity", None)  # which not every system has
-    return len(told(0)) if told else os.cpu_count() or 1
+    affinity = getattr(os, "sched_getaffinity", None)  # which not every system has
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def visible_gpus() -> list[str]:

@@ -74,9 +74,9 @@ def file_hash(file: str, size: int, changed: int) -> str:
     return checksum(Path(file))
 
 
-def is_file(place: str) -> bool:
+def is_file(path: str) -> bool:
     """Whether there is a regular file; no name is too odd to be asked for."""
     try:
-        return Path(place).is_file()
+        return Path(path).is_file()
     except (OSError, ValueError):
         return False

@@ -72,15 +72,15 @@ class Chain:
 
     def attach(self, engine: Engine, spec: DataSpec, seed: int) -> None:
         """Hand tools and public facts to each link; the later ones get seeds of their own."""
-        for place, link in enumerate(self.links):
-            link.attach(engine, spec, derive(seed, f"link {place}") if place else seed)
+        for index, link in enumerate(self.links):
+            link.attach(engine, spec, derive(seed, f"link {index}") if index else seed)
 
     def purify(self, victim: nn.Module, aux: AuxiliarySet) -> nn.Module:
         """A purified copy of `victim`, in eval mode; nothing in it is frozen."""
         model = deepcopy(victim)
-        for place, link in enumerate(self.links, start=1):
+        for index, link in enumerate(self.links, start=1):
             link.original = partial(frozen_copy, victim)
             model = thaw(link.purify(model, aux)).eval()
             name = spelled(link)
-            self.details[f"{name} {place}" if name in self.details else name] = link.details
+            self.details[f"{name} {index}" if name in self.details else name] = link.details
         return model

@@ -121,9 +121,9 @@ class Classifier(nn.Module):
         Raises:
             ValueError: `card` is none, or describes what cannot be built.
         """
-        told = Card.model_validate_json(json.dumps(card))
-        edits = [edit.model_dump() for edit in told.edits]
-        parts = (told.architecture, told.spec, told.small_stem, told.options, edits)
+        said = Card.model_validate_json(json.dumps(card))
+        edits = [edit.model_dump() for edit in said.edits]
+        parts = (said.architecture, said.spec, said.small_stem, said.options, edits)
         try:
             with torch.device("meta"):  # takes no memory
                 weights = sum(weight.numel() for weight in _assembled(*parts).parameters())

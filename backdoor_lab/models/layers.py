@@ -122,17 +122,17 @@ def checked(text: dict[str, Any]) -> Layer:
 
 def _text(layer: nn.Module) -> dict[str, Any]:
     if type(layer) is nn.Sequential:
-        if [*layer._modules] != [str(place) for place in range(len(layer))]:
+        if [*layer._modules] != [str(index) for index in range(len(layer))]:
             raise ValueError("a Sequential with named layers cannot be stored as text")
         return {"type": "Sequential", "layers": [_text(inner) for inner in layer]}
     kind = KINDS.get(type(layer))
     if kind is None:
         allowed = ", ".join([*LAYERS, "Sequential"])
         raise ValueError(f"{type(layer).__name__} cannot be stored as text; allowed: {allowed}")
-    told = {name: getattr(layer, name) for name in kind.model_fields if name != "type"}
-    if "bias" in told:
-        told["bias"] = told["bias"] is not None
-    return {"type": kind.__name__, **told}
+    text = {name: getattr(layer, name) for name in kind.model_fields if name != "type"}
+    if "bias" in text:
+        text["bias"] = text["bias"] is not None
+    return {"type": kind.__name__, **text}
 
 
 def _layer(text: Layer) -> nn.Module:

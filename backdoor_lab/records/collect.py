@@ -26,7 +26,7 @@ def collect(folder: Path) -> dict[Path, Record]:
             names = [record.choices.get(group) for group in CELL]
             brought = (record.details.get("victim") or {}).get("file")
             cells[record.task, *names, brought, record.seed, record.defender_seed] = file.parent
-    return {place: records[place] for place in sorted(cells.values())}
+    return {path: records[path] for path in sorted(cells.values())}
 
 
 def mean_sd(values: Sequence[float | None], factor: float = 100, digits: int = 1) -> str:

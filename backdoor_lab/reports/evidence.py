@@ -49,13 +49,13 @@ def _bars(
     """The scores of one detector, side by side for each class; stars mark suspected classes."""
     width = 0.8 / len(by_model)
     for number, (model, one) in enumerate(by_model.items()):
-        places = [place + (number + 0.5) * width - 0.4 for place in range(len(one.scores))]
+        ticks = [tick + (number + 0.5) * width - 0.4 for tick in range(len(one.scores))]
         color = COLORS[number % len(COLORS)]
         label = f"{model}: {words[model]}"
-        axes.bar(places, list(one.scores.values()), width * 0.9, color=color, label=label)
-        for place, (label_, score) in zip(places, one.scores.items(), strict=True):
+        axes.bar(ticks, list(one.scores.values()), width * 0.9, color=color, label=label)
+        for tick, (label_, score) in zip(ticks, one.scores.items(), strict=True):
             if label_ in one.suspected:
-                axes.text(place, score, "★", ha="center", va="bottom", color=INK, fontsize=9)
+                axes.text(tick, score, "★", ha="center", va="bottom", color=INK, fontsize=9)
     names = list(next(iter(by_model.values())).scores)
     axes.set_xticks(range(len(names)), names, color=INK, fontsize=8)
     axes.set_ylabel(name, color=INK, fontsize=9)

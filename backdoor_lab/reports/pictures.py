@@ -84,11 +84,11 @@ def score_picture(path: Path, record: Record) -> None:
     figure = Figure(figsize=(8.4, 4.4), dpi=150, layout="constrained")
     axes = figure.subplots()
     for offset, (stage, color) in zip((-0.2, 0.2), STAGES.items(), strict=True):
-        for place, name in enumerate(RATES):
+        for index, name in enumerate(RATES):
             text = rate(getattr(record, stage), name, 1)
             height = 0.0 if text == DASH else float(text)
-            axes.bar(place + offset, height, width=0.36, color=color)
-            axes.text(place + offset, height + 1.5, text, ha="center", color=color, fontsize=10)
+            axes.bar(index + offset, height, width=0.36, color=color)
+            axes.text(index + offset, height + 1.5, text, ha="center", color=color, fontsize=10)
         axes.bar(0, 0, color=color, label=stage)
     axes.set_xticks(range(len(RATES)), [MEANINGS[name] for name in RATES], color=INK)
     axes.set_ylim(0, 108)

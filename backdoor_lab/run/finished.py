@@ -72,10 +72,10 @@ def asked_of(cfg: DictConfig) -> dict[str, Any]:
 
 
 @cache
-def state_below(place: str) -> str:
-    """A digest of names, sizes and times of the files at or below `place`."""
+def state_below(path: str) -> str:
+    """A digest of names, sizes and times of the files at or below `path`."""
     found = hashlib.sha256()
-    for line in sorted(_entries(Path(place), place)):
+    for line in sorted(_entries(Path(path), path)):
         found.update(line.encode(errors="surrogateescape"))
     return found.hexdigest()
 

@@ -51,16 +51,16 @@ def gate(cfg: DictConfig, folder: str) -> None:
     refuse_unwritable(str(cfg.paths.outputs))
 
 
-def refuse_unwritable(place: str) -> None:
+def refuse_unwritable(folder: str) -> None:
     """Refuse a folder for results that cannot be made, written to, or that has no space left."""
     try:
-        Path(place).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=place) as probe:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(bytes(2**16))
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise ConfigError(
-            f"paths.outputs={place} cannot be written ({why}); allowed: a folder of yours with "
+            f"paths.outputs={folder} cannot be written ({why}); allowed: a folder of yours with "
             "space left"
         ) from None
 

@@ -44,8 +44,8 @@ class Store:
         """
         folder = self.root / f"{name}-{digest(key)}"
         self.root.mkdir(parents=True, exist_ok=True)
-        place = name if replaces else folder.name
-        with locked(self.root / f"{place}.lock", place):
+        lock = name if replaces else folder.name
+        with locked(self.root / f"{lock}.lock", lock):
             if found(folder):
                 return folder, True
             partial = folder.with_name(f"{folder.name}.partial")

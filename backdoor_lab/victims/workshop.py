@@ -134,14 +134,7 @@ class Workshop:
             settings: what decides the outcome.
             make: trains `module`, and returns facts worth a report.
         """
-        decisive = ("dataset", "trainer", "seed")
-        kind = type(attack)
-        key = {
-            **{name: self.identity.get(name) for name in decisive},
-            "settings": settings,
-            "data": self.data.fingerprint,
-            "code": self.provenance.of_symbols([(kind.__module__, kind.__name__)]),
-        }
+        key = self._artifact_key(attack, settings)
 
         def save(folder: Path) -> None:
             start = time.perf_counter()
@@ -155,3 +148,13 @@ class Workshop:
         module.load_state_dict(load_file(folder / "state.safetensors"))
         module.to(self.engine.device)
         return Artifact(folder.name, json.loads((folder / "artifact.json").read_text())["facts"])
+
+    def _artifact_key(self, attack: nn.Module, settings: Facts) -> Facts:
+        """What an artifact is made from; the attack's code is part of it."""
+        kind = type(attack)
+        return {
+            **{name: self.identity.get(name) for name in ("dataset", "trainer", "seed")},
+            "settings": settings,
+            "data": self.data.fingerprint,
+            "code": self.provenance.of_symbols([(kind.__module__, kind.__name__)]),
+        }

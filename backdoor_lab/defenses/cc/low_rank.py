@@ -44,8 +44,8 @@ def threshold_for(spectra: dict[str, Spectrum], weights: float) -> float:
     def fits(threshold: float) -> bool:
         return sum(one.size(threshold) for one in spectra.values()) <= weights
 
-    place = bisect_left(candidates, True, key=fits)
-    return float(candidates[min(place, len(candidates) - 1)])
+    index = bisect_left(candidates, True, key=fits)
+    return float(candidates[min(index, len(candidates) - 1)])
 
 
 def rest(model: nn.Module) -> int:

@@ -103,10 +103,10 @@ class Gardener:
 
     def recipe(self, rung: Rung) -> Recipe:
         """Epochs enough for the steps."""
-        told = self.lessons
-        batch = min(told["batch_size"], len(self.data))
-        descent = sgd(told["momentum"], told["weight_decay"])
-        epochs = ceil(told["steps"] / (len(self.data) // batch))
+        lessons = self.lessons
+        batch = min(lessons["batch_size"], len(self.data))
+        descent = sgd(lessons["momentum"], lessons["weight_decay"])
+        epochs = ceil(lessons["steps"] / (len(self.data) // batch))
         return Recipe(epochs, batch, rung.lr, descent, constant, drop_last=True)
 
     def sham(self, model: Classifier, like: Plant) -> Classifier:

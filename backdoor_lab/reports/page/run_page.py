@@ -27,13 +27,13 @@ DESCRIBED = {
 }
 
 
-def context_of(record: Record, folder: Path, place: Path) -> dict[str, Any]:
+def context_of(record: Record, folder: Path, page: Path) -> dict[str, Any]:
     """Everything that the template asks for.
 
     Args:
         record: of the run.
         folder: where the record lies.
-        place: the file that will show it; pictures and files are linked from there.
+        page: the file that will show it; pictures and files are linked from there.
     """
     models = {"victim": record.victim, "purified": record.purified}
     models |= {f"{name}, relearned": found for name, found in record.relearned.items()}
@@ -51,10 +51,10 @@ def context_of(record: Record, folder: Path, place: Path) -> dict[str, Any]:
         "visible": {name: f"{value:.4g}" for name, value in (record.trigger or {}).items()},
         "details": list(lines(record.details)),
         "pictures": [
-            (link(file, place), DESCRIBED.get(file.stem, file.stem.replace("_", " ")))
+            (link(file, page), DESCRIBED.get(file.stem, file.stem.replace("_", " ")))
             for file in sorted(folder.glob("*.png"), key=order)
         ],
-        "files": {name: link(folder / name, place) for name in FILES if (folder / name).is_file()},
+        "files": {name: link(folder / name, page) for name in FILES if (folder / name).is_file()},
     }
 
 
@@ -75,9 +75,9 @@ def lines(details: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, st
             yield name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def link(file: Path, place: Path) -> str:
-    """A link to a file from the page at `place`."""
-    return quote(Path(os.path.relpath(file, place.parent)).as_posix())
+def link(file: Path, page: Path) -> str:
+    """A link to a file from `page`."""
+    return quote(Path(os.path.relpath(file, page.parent)).as_posix())
 
 
 def order(file: Path) -> tuple[bool, int, str]:

@@ -46,7 +46,7 @@ def write_page(outputs: Path, found: Found, troubles: Sequence[Trouble]) -> Path
     text = templates.get_template("index.html").render(
         home=".",
         found=found,
-        facets=[(place, facet) for place, facet in enumerate(facets) if len(facet.values) > 1],
+        facets=[(index, facet) for index, facet in enumerate(facets) if len(facet.values) > 1],
         shared=[facet for facet in facets if len(facet.values) == 1],
         tables={file.stem: f"{TABLES}/{quote(file.name)}" for file in tables_in(reports)},
         now=datetime.now().strftime("%Y-%m-%d %H:%M"),
@@ -85,11 +85,11 @@ def write_runs(
     shutil.rmtree(reports / RUNS, ignore_errors=True)
     template = templates.get_template("run.html")
     for folder, record in records.items():
-        place = reports / f"{folder.relative_to(reports.parent)}.html"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        home = quote(os.path.relpath(reports, place.parent))
-        text = template.render(home=home, **context_of(record, folder, place))
-        place.write_text(text, encoding="utf-8")
+        page = reports / f"{folder.relative_to(reports.parent)}.html"
+        page.parent.mkdir(parents=True, exist_ok=True)
+        home = quote(os.path.relpath(reports, page.parent))
+        text = template.render(home=home, **context_of(record, folder, page))
+        page.write_text(text, encoding="utf-8")
 
 
 def copy_assets(folder: Path) -> None:

@@ -32,12 +32,12 @@ def activation_picture(
     left, right = figure.subplots(1, 2)
     classes = len(exam.classes)
     places = torch.arange(classes + 1)
-    for place, (name, model) in enumerate(models.items()):
+    for index, (name, model) in enumerate(models.items()):
         before, after = (maps_of(model, images, engine) for images in (clean, triggered))
         left.plot(change(before, after).tolist(), color=STAGES[name], label=name)
         heights = by_class(maps_of(model, every, engine), every.labels, classes)
         heights.append(after.mean().item())
-        right.bar((places + 0.4 * (place - 0.5)).tolist(), heights, 0.4, color=STAGES[name])
+        right.bar((places + 0.4 * (index - 0.5)).tolist(), heights, 0.4, color=STAGES[name])
     left.set_title("Trigger-activated change, channels sorted", color=INK, fontsize=10)
     left.set_xlabel("channel of the last feature map")
     left.legend(frameon=False)

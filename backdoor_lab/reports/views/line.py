@@ -50,10 +50,10 @@ def line_picture(
         rows.append([*(F.cross_entropy(a, b).item() for a, b in pairs),
                      *(accuracy(a, b) for a, b in pairs)])  # fmt: skip
     figure = Figure(figsize=(9, 3.2), dpi=150, layout="constrained")
-    for axes, place, title in zip(figure.subplots(1, 2), (0, 2), ("cross-entropy", "rate"),
+    for axes, first, title in zip(figure.subplots(1, 2), (0, 2), ("cross-entropy", "rate"),
                                   strict=True):  # fmt: skip
         for offset, name in enumerate(("clean, true class", "triggered, attacker's class")):
-            values = [row[place + offset] for row in rows]
+            values = [row[first + offset] for row in rows]
             axes.plot(POINTS, values, marker=".", label=name, color=COLOURS[offset])
         axes.set_xticks([0, 1], ["victim", "purified"])
         axes.set_title(title, color=INK, fontsize=10)

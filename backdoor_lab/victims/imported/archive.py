@@ -49,8 +49,8 @@ def refuse_tricks(entries: list[zipfile.ZipInfo], names: list[str], size: int) -
                 f"is a zip archive that compresses or encrypts {shown(entry.filename)}, as "
                 f"torch.save never does ({entry.compress_size} bytes become {entry.file_size})"
             )
-        place = PurePosixPath(entry.filename.replace("\\", "/"))
-        if place.is_absolute() or ".." in place.parts or not entry.filename.isprintable():
+        path = PurePosixPath(entry.filename.replace("\\", "/"))
+        if path.is_absolute() or ".." in path.parts or not entry.filename.isprintable():
             raise Refused(f"is a zip archive with the entry {shown(entry.filename)}, no plain name")
     if sum(entry.file_size for entry in entries) > size:
         raise Refused("is a zip archive whose entries are larger than it is")

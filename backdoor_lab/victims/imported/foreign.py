@@ -56,8 +56,8 @@ def refuse_foreign(path: Path, head: bytes) -> None:
     """
     if not head:
         raise Refused("is empty")
-    for (place, magic), what in MAGIC.items():
-        if head[place : place + len(magic)] == magic:
+    for (start, magic), what in MAGIC.items():
+        if head[start : start + len(magic)] == magic:
             raise Refused(f"is {what}")
     named = path.suffix == ".onnx"
     if named or (head[0] == 8 and head[2:3] == b"\x12" and head[1] < 32):

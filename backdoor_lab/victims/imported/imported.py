@@ -22,7 +22,7 @@ from backdoor_lab.validation import validated
 from backdoor_lab.victims._base import Victim, VictimSource
 from backdoor_lab.victims.folder import CARD
 from backdoor_lab.victims.imported.layout import Layout
-from backdoor_lab.victims.imported.opening import opened, place, taken
+from backdoor_lab.victims.imported.opening import existing, opened, taken
 from backdoor_lab.victims.imported.statements import refuse_statements
 from backdoor_lab.victims.imported.told import companions
 from backdoor_lab.victims.imported.trial import tried_out
@@ -56,9 +56,9 @@ class Imported(VictimSource):
 
     def bring(self, attack: Attack, shop: Workshop) -> Victim:
         spec, file = shop.data.spec, shop.identity["victim"]["path"]
-        facts = {"classes": spec.classes, "shape": spec.shape, "mean": spec.mean, "std": spec.std}
+        about = {"classes": spec.classes, "shape": spec.shape, "mean": spec.mean, "std": spec.std}
         code = shop.provenance.of_symbols([(__name__, type(self).__name__)])
-        key = {"file": file, "model": shop.identity["model"], "spec": facts, "code": code}
+        key = {"file": file, "model": shop.identity["model"], "spec": about, "code": code}
         name = f"imported-{file[:SHORT]}"
         folder, cached = shop.store.make_once(name, key, partial(self._import, shop, key))
         card = json.loads((folder / CARD).read_text())
@@ -71,16 +71,16 @@ class Imported(VictimSource):
                 "judged and purified, the second ones are not, nor are they handed back",
                 layout.copies[0], next(iter(layout.names.values())),
             )  # fmt: skip
-        told = {
+        facts = {
             "file": file,
-            "name": place(self.path).name,
+            "name": existing(self.path).name,
             "format": card["format"],
             "left_aside": list(layout.aside),
             "accuracy_on_train": tried_out(model.eval(), shop),
         }
         known = None if attack.harmless else attack.to(shop.engine.device)
         seconds = float(card["seconds"])
-        return Victim(model, known, None, folder.name, seconds, cached, told, layout, folder)
+        return Victim(model, known, None, folder.name, seconds, cached, facts, layout, folder)
 
     def _import(self, shop: Workshop, key: dict[str, Any], folder: Path) -> None:
         """Write our own safetensors, and a card, into `folder`."""
@@ -89,7 +89,7 @@ class Imported(VictimSource):
         refuse_statements(found.told, found.outputs, shop)
         model = empty(shop.data.spec, found.factory)
         taken(self.path, found.layout, model, folder)
-        for file in companions(place(self.path)):
+        for file in companions(existing(self.path)):
             shutil.copyfile(file, folder / file.name)
         card = {
             "made_from": key,

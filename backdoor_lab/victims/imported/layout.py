@@ -45,12 +45,12 @@ class Layout:
         layers = {
             ours.rpartition(".")[0]: one.rpartition(".")[0] for ours, one in self.names.items()
         }
-        place, rest = name, ""
-        while "." in place:
-            place, _, last = place.rpartition(".")
+        layer, rest = name, ""
+        while "." in layer:
+            layer, _, last = layer.rpartition(".")
             rest = f".{last}{rest}"
-            if place in layers:
-                return layers[place] + rest
+            if layer in layers:
+                return layers[layer] + rest
         return name
 
 

@@ -86,7 +86,7 @@ def safely(work: Work, path: Path | None, *arguments: Any) -> dict[str, Any]:
     Raises:
         ConfigError: the file is refused; says how its owner converts it, where that is known.
     """
-    file = place(path)
+    file = existing(path)
     try:
         return quarantined(work, file, *arguments)
     except Refused as refused:
@@ -97,7 +97,7 @@ def safely(work: Work, path: Path | None, *arguments: Any) -> dict[str, Any]:
         ) from None
 
 
-def place(path: Path | None) -> Path:
+def existing(path: Path | None) -> Path:
     """Where a model lies.
 
     Raises:

@@ -95,10 +95,10 @@ def steps(stream: BinaryIO, pickles: int) -> Iterator[tuple[str, object]]:
                 count += 1
                 if count > STEPS:
                     raise Refused(f"is a pickle of more than {STEPS} steps; weights need fewer")
-            place = stream.tell()
+            start = stream.tell()
             if not stream.read(1):
                 return
-            stream.seek(place)
+            stream.seek(start)
     except ValueError as error:
         raise Refused(f"is a damaged pickle ({ascii(str(error))[1:-1][:80]})") from None
 
@@ -124,5 +124,5 @@ def named_in(found: Iterable[tuple[str, object]]) -> tuple[set[str], set[str]]:
 
 def is_storage(name: str) -> bool:
     """Whether a global is one of torch's storages, such as `torch.FloatStorage`."""
-    place, _, kind = name.rpartition(".")
-    return place in ("torch", "torch.storage") and kind.endswith("Storage") and kind.isidentifier()
+    module, _, kind = name.rpartition(".")
+    return module in ("torch", "torch.storage") and kind.endswith("Storage") and kind.isidentifier()

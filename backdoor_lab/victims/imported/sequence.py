@@ -21,7 +21,7 @@ def in_sequence(way: dict[str, str], expected: Shapes) -> dict[str, str]:
     Returns:
         Ours to theirs; nothing where the file is no such network.
     """
-    layers = sorted({parts[0] for name in way if (parts := split(name))[0]}, key=place)
+    layers = sorted({parts[0] for name in way if (parts := split(name))[0]}, key=order)
     ours = list(dict.fromkeys(split(name)[0] for name in expected))
     numbered = all(layer.startswith((f"{BODY}.", f"{HEAD}.")) for layer in layers)
     if not numbered or len(layers) != len(ours):
@@ -36,7 +36,7 @@ def split(name: str) -> tuple[str, str]:
     return layer, kind
 
 
-def place(layer: str) -> list[tuple[bool, int, str]]:
+def order(layer: str) -> list[tuple[bool, int, str]]:
     """Orders layers as they follow each other: the body first, numbers as numbers."""
     first, *rest = layer.split(".")
     parts = [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in rest]

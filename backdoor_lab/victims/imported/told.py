@@ -90,9 +90,9 @@ def told_by_folder(folder: Path) -> tuple[Path, Told]:
     )
 
 
-def companions(place: Path) -> list[Path]:
+def companions(folder: Path) -> list[Path]:
     """The files beside the weights of a folder, without which it is not loaded again."""
-    return [file for name in (CONFIG, PREPROCESSOR) if (file := place / name).is_file()]
+    return [file for name in (CONFIG, PREPROCESSOR) if (file := folder / name).is_file()]
 
 
 def by_number(labels: Any) -> list[Any] | None:
