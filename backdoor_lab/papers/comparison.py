@@ -8,7 +8,7 @@ from pathlib import Path
 
 from backdoor_lab.papers.printed import VARIANTS, Printed
 from backdoor_lab.records import mean_sd
-from backdoor_lab.reports.layout import BARE, BESIDE, DASH, HEADS, Place, score
+from backdoor_lab.reports.layout import BARE, BESIDE, DASH, HEADS, Place, counted, score
 from backdoor_lab.reports.sheet import Sheet
 
 COLUMNS = (
@@ -30,9 +30,13 @@ def comparison(
     shown = [n for n in range(len(COLUMNS)) if len({name[n] for name in cells}) > 1]
     metrics = list(dict.fromkeys(row.metric for row in rows))
     doubts: dict[str, int] = {}
+    variants = [numbers[0] for numbers in cells.values() if numbers[0].variant]
+    apart = {id(one) for one in places if any(belongs(one.axes, row) for row in variants)}
     lines = []
     for name, numbers in cells.items():
         found = [place for place in places if belongs(place.axes, numbers[0])]
+        if numbers[0].defense != BARE and not numbers[0].variant:
+            found = [place for place in found if id(place) not in apart]
         reasons = dict.fromkeys(reason for one in numbers for reason in one.reasons())
         marks = [doubts.setdefault(reason, len(doubts) + 1) for reason in reasons]
         beside = "" if found else "not of this grid"
@@ -88,7 +92,7 @@ def same(told: str, value: str) -> bool:
 def runs(places: Iterable[Place], row: Printed) -> int:
     """How many results stand behind a row; victims that several share count once."""
     records = [place.record for place in places if place.record]
-    return len({one.victim_name for one in records} if row.defense == BARE else records)
+    return len(counted(records, row.defense == BARE))
 
 
 def triples(
@@ -96,9 +100,7 @@ def triples(
 ) -> Iterable[str]:
     """Paper, here, difference, for each metric."""
     bare = numbers[0].defense == BARE
-    records = [place.record for place in places if place.record]
-    if bare:
-        records = list({one.victim_name: one for one in records}.values())
+    records = counted([place.record for place in places if place.record], bare)
     values = {one.metric: one.value for one in numbers}
     for metric in metrics:
         told = values.get(metric)

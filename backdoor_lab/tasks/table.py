@@ -75,13 +75,13 @@ class Tables(Look):
 
 def refuse_keys(layout: Layout) -> None:
     """Refuse rows, columns and conditions that are no keys of the config."""
-    for place in ("rows", "columns", "where"):
-        for key in getattr(layout, place):
+    for part in ("rows", "columns", "over", "where"):
+        for key in getattr(layout, part):
             group, _, own = key.partition("@")[0].partition(".")
             below = not own or group not in defaults() or own.partition(".")[0] in keys(group)
             if not (group in TOP and below):
                 raise ConfigError(
-                    f"table.{place} names {key}, which is no key; allowed: what a grid may sweep, "
+                    f"table.{part} names {key}, which is no key; allowed: what a grid may sweep, "
                     "such as attack or aux.ratio"
                 )
 

@@ -56,6 +56,35 @@ def test_what_neither_rows_nor_columns_tell_apart_is_averaged_and_victims_count_
         assert lines(replace(layout, statistic=statistic), *runs)[2] == ["ft", told]
 
 
+def test_what_is_no_seed_gets_rows_of_its_own_unless_it_is_averaged_over_in_so_many_words():
+    runs = [
+        place(0.9, attack="sig", defense="ft", aux="seen", seed="0"),
+        place(0.8, attack="sig", defense="ft", aux="external", seed="0"),
+        place(0.7, attack="sig", defense="clp", seed="0"),
+    ]
+    layout = Layout(["defense"], ["attack"], ["acc"])
+    assert lines(layout, *runs) == [
+        ["defense", "aux", "sig ACC"],
+        ["none", "–", "91.4"],
+        ["ft", "seen", "90.0"],
+        ["ft", "external", "80.0"],
+        ["clp", "–", "70.0"],
+    ]
+    together = lines(replace(layout, over=["seed", "aux"]), *runs)
+    assert together[2:] == [["ft", "85.0 ± 7.1"], ["clp", "70.0 (1)"]]
+
+
+def test_fewer_runs_than_other_cells_have_are_counted():
+    runs = [place(defense="ft", seed="0"), place(defense="ft", seed="1")]
+    gap = Place({"defense": "anp", "seed": "1"}, "python run.py")
+    sheet = Layout(["defense"], [], ["acc", "ra"]).sheet("t", [*runs, place(defense="anp"), gap])
+    assert [list(row) for row in sheet.rows[1:]] == [
+        ["ft", "90.0 ± 0.0", "–"], ["anp", "90.0 (1)", "–"],
+    ]  # fmt: skip
+    assert "3 of 4 runs" in sheet.notes[0]
+    assert "2 runs a cell" in sheet.notes[0]
+
+
 def test_the_worst_of_an_asr_is_its_highest():
     layout = Layout(["defense"], [], ["asr"], "worst")
     runs = (place(asr=rate, defense="ft") for rate in (0.1, 0.4, 0.2))
@@ -146,6 +175,15 @@ def test_the_paper_beside_what_came_of_it():
     assert any(note.startswith(f"[{number}]") and "its own formula" in note for note in notes)
     others = [row for row in rows if row is not found and row["ACC here"] != "–"]
     assert [(row["attack"], row["defense"]) for row in others] == [("badnets", "none")] * 2
+
+
+def test_what_sets_a_variant_apart_counts_for_it_alone():
+    axes = {"attack": "badnets", "defense": "bcu", "aux": "reserved"}
+    more = {**axes, "aux.size": "5000"}
+    rows, _ = beside("bcu 1", place(0.9, **axes), place(0.8, **more))
+    found = {row["variant"]: row for row in rows if row["ACC here"] != "–"}
+    bcu = [row for row in found.values() if row["defense"] == "bcu"]
+    assert [(row["ACC here"], row["n"]) for row in bcu] == [("90.0", "1"), ("80.0", "1")]
 
 
 def test_a_printed_row_of_no_cell_says_so():
