@@ -24,13 +24,13 @@ EVERY = 30.0  # seconds between two lines
 @cache
 def console() -> Console:
     """The console that tables and progress bars share."""
-    return Console()
+    return Console(markup=False)  # a class may be called [cat]
 
 
 def say(lines: Iterable[str]) -> None:
     """Lines that can be copied as they are."""
     for line in lines:
-        console().print(line, soft_wrap=True, markup=False, highlight=False)
+        console().print(line, soft_wrap=True, highlight=False)
 
 
 class Lines(Progress):

@@ -10,6 +10,7 @@ from backdoor_lab.records.record import (
     forget_failure,
     read_failure,
     read_record,
+    written,
 )
 
 __all__ = [
@@ -27,4 +28,5 @@ __all__ = [
     "mean_sd",
     "read_failure",
     "read_record",
+    "written",
 ]

@@ -132,6 +132,14 @@ def read_failure(folder: Path) -> Record | None:
     return _read(folder / FAILURE)
 
 
+def written(folder: Path) -> int | None:
+    """When the result in `folder` was written (ns), or None where there is none."""
+    try:
+        return (folder / RESULT).stat().st_mtime_ns
+    except OSError:
+        return None
+
+
 def forget_failure(folder: Path) -> None:
     """Take away what the last try left, before another one."""
     (folder / FAILURE).unlink(missing_ok=True)

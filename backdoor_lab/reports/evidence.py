@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 
 from backdoor_lab.records import Evidence, Inspection, Record
 from backdoor_lab.reports.inspection import by_detector, verdicts
-from backdoor_lab.reports.pictures import FAINT, INK, show_rows
+from backdoor_lab.reports.pictures import show_rows
+from backdoor_lab.reports.style import FAINT, INK
 from backdoor_lab.reports.table import run_title
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from torch import Tensor
 
-INK = "#222222"
+from backdoor_lab.reports.style import INK
+
 PALETTE = (  # Paul Tol's "muted" and a grey: ten hues that the colour-blind tell apart
     *("#332288", "#88CCEE", "#44AA99", "#117733", "#999933"),
     *("#DDCC77", "#CC6677", "#882255", "#AA4499", "#BBBBBB"),

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from backdoor_lab.records import Record
 from backdoor_lab.reports.layout import HEADS, score
+from backdoor_lab.reports.style import INK
 
 
 def heat_map(path: Path, records: Iterable[Record], name: str = "der") -> None:
@@ -40,5 +41,5 @@ def heat_map(path: Path, records: Iterable[Record], name: str = "der") -> None:
     axes.imshow(grid, vmin=0, vmax=100, cmap="cividis", aspect="auto")
     axes.set_xticks(range(len(defenses)), defenses, rotation=45, ha="right")
     axes.set_yticks(range(len(attacks)), attacks)
-    axes.set_title(f"{HEADS[name]}, percent: mean (number of runs)", loc="left")
+    axes.set_title(f"{HEADS[name]}, percent: mean (number of runs)", loc="left", color=INK)
     figure.savefig(path, bbox_inches="tight")

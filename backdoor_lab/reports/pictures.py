@@ -11,10 +11,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from backdoor_lab.records import Record
+from backdoor_lab.reports.style import FAINT, INK, STAGES
 from backdoor_lab.reports.table import DASH, RATES, rate, run_title
 
-INK, FAINT = "#222222", "#6b6b6b"
-STAGES = {"victim": "#D55E00", "purified": "#0072B2"}  # Okabe and Ito: safe for the colour-blind
 MEANINGS = {
     "acc": "ACC\nclean images,\ntrue class\n(high is good)",
     "acc_target": "target\nclean images\nof that class\n(high is good)",

@@ -14,7 +14,7 @@ from backdoor_lab.models import Classifier
 from backdoor_lab.records import Record
 from backdoor_lab.reports.features import feature_picture
 from backdoor_lab.reports.pictures import score_picture, trigger_picture
-from backdoor_lab.training import Engine
+from backdoor_lab.training import Engine, whole
 
 SHOWN = 8
 POINTS = 400
@@ -57,4 +57,4 @@ def features_of(model: Classifier, images: ImageSet, engine: Engine) -> Tensor:
     """Penultimate features (N, D) fp32 of a small set."""
     batches = engine.batches(images, engine.eval_batch_size, shuffle=False)
     with engine.evaluating(model):
-        return torch.cat([model.features(part).float() for part, _ in batches])
+        return torch.cat([model.features(part).float() for part, _ in whole(batches)])

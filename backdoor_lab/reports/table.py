@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 
 from rich.table import Table
@@ -115,7 +116,7 @@ def grid_table(records: Sequence[Record]) -> Table:
 def swept(records: Sequence[Record]) -> dict[str, list[str | None]]:
     """The overrides, other than of choices, that are not the same in all commands."""
     typed = [
-        dict(word.split("=", 1) for word in record.command.split() if "=" in word)
+        dict(word.split("=", 1) for word in shlex.split(record.command) if "=" in word)
         for record in records
     ]
     keys = dict.fromkeys(key for one in typed for key in one if key not in CHOICES)

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from backdoor_lab.config.choices import folder_of
 from backdoor_lab.config.places import CONF
-from backdoor_lab.records import Record, read_failure, read_record
+from backdoor_lab.records import Record, read_failure, read_record, written
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Cell:
         code: a digest of the code that shapes it.
         victim: the same for cells that need one victim, and for no others.
         current: whether it was finished before the grid began.
+        stale: when the result was written that lay there then and does not count: it is of other
+            code or data, or to be made again by force.
     """
 
     overrides: tuple[str, ...]
@@ -35,16 +37,24 @@ class Cell:
     code: str
     victim: str
     current: bool = False
+    stale: int | None = None
 
     def record(self) -> Record | None:
         """Its result, if the last try left one."""
         record = None if self.failure() else read_record(self.folder)
-        current = record and record.made_from and record.made_from.code == self.code
-        return record if current else None
+        if record is None or record.made_from is None or record.made_from.code != self.code:
+            return None
+        return None if self.stale and self.stale == written(self.folder) else record
 
     def failure(self) -> Record | None:
         """Why the last try failed, if it did."""
-        return read_failure(self.folder)
+        return None if self.current else read_failure(self.folder)
+
+    def why(self) -> str:
+        """Why it has no result."""
+        if failure := self.failure():
+            return str(failure.error)
+        return "its result is of other code or data" if written(self.folder) else "left no result"
 
 
 class NeedsVictim(Protocol):

@@ -19,6 +19,7 @@ from backdoor_lab.config.identity import run_identity, victim_identity
 from backdoor_lab.console import progress_bar
 from backdoor_lab.digests import digest
 from backdoor_lab.errors import ConfigError
+from backdoor_lab.records import written
 from backdoor_lab.run.cells import Cell, is_plain, parsed
 from backdoor_lab.run.finished import CODE, State, state_of
 from backdoor_lab.run.gate import UNFIT, gate, one_line
@@ -74,8 +75,9 @@ class Checker:
         refuse_seed(cfg)
         code, maker = self.known[like]
         folder = Path(cfg.hydra.sweep.dir) / cfg.hydra.sweep.subdir
-        current = state_of(cfg, folder, code)[1] is State.CURRENT
-        return Cell(overrides, folder, code, f"{maker}-{cfg.seed}", current)
+        state = state_of(cfg, folder, code)[1]
+        stale = written(folder) if state in (State.ABSENT, State.STALE) else None
+        return Cell(overrides, folder, code, f"{maker}-{cfg.seed}", state is State.CURRENT, stale)
 
     def compose(self, overrides: tuple[str, ...]) -> DictConfig:
         """The config of a cell, Hydra's own node included; it serves until the next call."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 CELL = "BACKDOOR_LAB_CELL"  # set in a child: it says in its folder why it failed
 BUSY = 75  # the exit code of a child whose run another process makes
-LOADED = ["backdoor_lab.run.job", "backdoor_lab.tasks.purify", "hydra.main"]
+LOADED = ["backdoor_lab.run.preloaded"]
 
 
 def killed(code: int) -> bool:

@@ -11,6 +11,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
 from backdoor_lab.config.choices import refuse_choices
+from backdoor_lab.records import forget_failure
 from backdoor_lab.run.cells import Cell, combinations, swept, victims_first
 from backdoor_lab.run.checking import check_all
 from backdoor_lab.run.claims import is_claimed
@@ -36,15 +37,16 @@ def run_grid(config: DictConfig, launch: Launch) -> None:
     cells = admitted(config)
     Ledger.of(config, cells).write()
     farewells.append(partial(show, cells, "left"))
+    for cell in cells:
+        if cell.current:
+            forget_failure(cell.folder)  # of a later try that was not needed
     if all(cell.current for cell in cells):
         log.info("this grid is finished already; force=true runs it again")
     else:
         work_off(victims_first(cell for cell in cells if not cell.current), launch)
     failed = show(cells, "failed")
     for cell in failed:
-        failure = cell.failure()
-        reason = failure.error if failure else "left no result"
-        log.error("failed: %s (%s)", " ".join(cell.overrides), reason)
+        log.error("failed: %s (%s)", " ".join(cell.overrides), cell.why())
     if failed:
         raise SystemExit(1)
 

@@ -16,18 +16,19 @@ from backdoor_lab.config.facts import looks
 from backdoor_lab.config.vain import without_effect, without_grid
 from backdoor_lab.console import console
 from backdoor_lab.errors import ConfigError
-from backdoor_lab.records import Record, forget_failure, read_record
+from backdoor_lab.records import Record, forget_failure
 from backdoor_lab.reports.inspection import inspection_tables
 from backdoor_lab.reports.table import result_table
 from backdoor_lab.run.building import build
 from backdoor_lab.run.child import BUSY, CELL
-from backdoor_lab.run.claims import claimed
+from backdoor_lab.run.claims import LOCK, claimed
 from backdoor_lab.run.finished import State, state_of
 from backdoor_lab.run.gate import made_readable
 from backdoor_lab.run.names import Names
 from backdoor_lab.store.locks import Busy
 
 log = logging.getLogger(__name__)
+OWN = {".hydra", "run.log", LOCK}  # what is in a folder as soon as a run begins
 
 
 def launch(cfg: DictConfig) -> Exception | None:
@@ -74,6 +75,7 @@ def result_of(cfg: DictConfig, names: Names, folder: Path, patient: bool = True)
     record, state = state_of(cfg, folder)
     if record is not None and state is State.CURRENT:
         log.info("this run is finished already; force=true runs it again")
+        forget_failure(folder)
         return record
     from backdoor_lab.run.job import perform  # torch and Lightning load only now
 
@@ -83,9 +85,12 @@ def result_of(cfg: DictConfig, names: Names, folder: Path, patient: bool = True)
 
 
 def leave_trace(folder: Path, names: Names, error: Exception, in_grid: bool) -> None:
-    """Say in the folder why there is no result; a refusal on its own leaves no folder at all."""
+    """Say in the folder why there is no result; a refusal on its own leaves no folder at all.
+
+    A folder that holds anything else stays: it may be one of the user's.
+    """
     refused = isinstance(error, ConfigError) and not in_grid
-    if refused and read_record(folder) is None:
+    if refused and folder.is_dir() and {one.name for one in folder.iterdir()} <= OWN:
         shutil.rmtree(folder, ignore_errors=True)
     elif folder.is_dir():
         with suppress(OSError):  # the disk may be what is wrong

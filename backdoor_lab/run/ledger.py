@@ -78,11 +78,12 @@ def as_plain(cell: Cell, outputs: Path) -> dict[str, Any]:
     """A cell as JSON; folders below `outputs` are told from there, which may be moved."""
     below = cell.folder.is_relative_to(outputs)
     folder = cell.folder.relative_to(outputs) if below else cell.folder
-    facts = {"folder": str(folder), "code": cell.code, "victim": cell.victim}
+    facts = {"folder": str(folder), "code": cell.code, "victim": cell.victim, "stale": cell.stale}
     return {"overrides": list(cell.overrides), **facts}
 
 
 def cell_of(held: dict[str, Any], outputs: Path) -> Cell:
     """A cell from JSON."""
     folder = outputs / str(held["folder"])
-    return Cell(tuple(held["overrides"]), folder, str(held["code"]), str(held["victim"]))
+    code, victim, stale = str(held["code"]), str(held["victim"]), held.get("stale")
+    return Cell(tuple(held["overrides"]), folder, code, victim, stale=stale)

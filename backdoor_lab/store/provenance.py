@@ -54,6 +54,12 @@ class Provenance:
         texts = sorted(text for symbol in seen if (text := self.texts.get(symbol)))
         return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
 
+    def hold(self, modules: Iterable[str]) -> None:
+        """Read the source of some modules now, whatever their files become."""
+        for module in modules:
+            if module.partition(".")[0] == PACKAGE:
+                self._source(module)
+
     def roots(self, config: Any) -> Iterator[Symbol]:
         """The symbols that a plain config names."""
         if isinstance(config, dict | list):

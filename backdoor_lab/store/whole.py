@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+
+@contextmanager
+def gathered(folder: Path) -> Iterator[Path]:
+    """A folder beside, whose files move to `folder` when all of them are written."""
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as beside:
+        yield Path(beside)
+        for file in Path(beside).iterdir():
+            file.replace(folder / file.name)
 
 
 def write_whole(file: Path, text: str) -> None:

@@ -89,6 +89,7 @@ class Control(Task):
             spent=job.spent(victim),
             details=job.details(victim, data, aux=aux.details),
         )
+        record.write(job.folder)  # before the picture, which may not cost a result
         if job.pictures:
             job.show(evidence_picture(job.folder, record))
         return record

@@ -76,6 +76,7 @@ class Inspect(Task):
             spent=job.spent(victim),
             details=job.details(victim, data, aux=aux.details, defense=parts.defense.details),
         )
+        record.write(job.folder)  # before the picture, which may not cost a result
         if job.pictures:
             job.show(evidence_picture(job.folder, record))
         return record

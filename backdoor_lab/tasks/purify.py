@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from backdoor_lab.aux_data import AuxiliarySet
@@ -18,6 +19,7 @@ from backdoor_lab.records import Record
 from backdoor_lab.reports.run_pictures import POINTS, draw_pictures
 from backdoor_lab.reports.views import draw_views
 from backdoor_lab.seeds import derive
+from backdoor_lab.store.whole import gathered
 from backdoor_lab.tasks._base import Task
 from backdoor_lab.tasks._clean import clean_accuracy
 from backdoor_lab.tasks._defender import calibrated, draw
@@ -74,6 +76,7 @@ class Purify(Task):
         )
         if job.keep_model:
             save_purified(job.folder, purified)
+        record.write(job.folder)  # before the pictures, none of which may cost a result
         self.leave(job, record, victim, models, exam, lambda: sets_of(data, drawn, aux))
         return record
 
@@ -131,11 +134,14 @@ class Purify(Task):
         parts, engine = job.parts, job.parts.engine
         if parts.export is not None:
             parts.export.write(job, record, victim, models["purified"])
-        if job.pictures:
-            job.show(draw_pictures(job.folder, record, models, exam, engine))
-        if job.views:
-            known = sets() if parts.victim.knows_training else {}
-            job.show(draw_views(job.folder, models, exam, known, engine))
+        drawn: dict[str, Path] = {}
+        with gathered(job.folder) as beside:
+            if job.pictures:
+                drawn |= draw_pictures(beside, record, models, exam, engine)
+            if job.views:
+                known = sets() if parts.victim.knows_training else {}
+                drawn |= draw_views(beside, models, exam, known, engine)
+        job.show({name: job.folder / file.name for name, file in drawn.items()})
 
 
 def sets_of(data: Data, drawn: AuxiliarySet, aux: AuxiliarySet) -> dict[str, ImageSet]:

@@ -19,7 +19,7 @@ from backdoor_lab.config.typos import keys
 from backdoor_lab.console import say
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.papers import comparison, printed
-from backdoor_lab.records import read_record
+from backdoor_lab.records import written
 from backdoor_lab.reports.layout import Layout, Place
 from backdoor_lab.reports.sheet import write
 from backdoor_lab.run.cells import combinations, parsed, swept
@@ -105,10 +105,8 @@ def place_of(overrides: tuple[str, ...], checker: Checker) -> Place:
         cell = checker.found(overrides)
     except UNFIT as error:
         return Place(axes, command, why=one_line(error))
-    record, failure = cell.record(), cell.failure()
-    if record is None and failure is None and read_record(cell.folder):
-        return Place(axes, command, why="its result was made by other code")
-    return Place(axes, command, record, failure.error if failure else None)
+    record, tried = cell.record(), written(cell.folder) or cell.failure()
+    return Place(axes, command, record, cell.why() if tried and not record else None)
 
 
 def without(place: Place, keys: Collection[str]) -> Place:

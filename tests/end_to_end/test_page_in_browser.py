@@ -25,6 +25,7 @@ def index(tmp_path_factory):
             leave(outputs, f"defense.k={k}", seed=seed, protocol="unibp")
     forgot = Scores(0.85, None, 0.8, None, 0.9, 0.1, 0.1)
     leave(outputs, attack=HOSTILE, defense=HOSTILE, details={"x": HOSTILE}, purified=forgot)
+    leave(outputs, attack=HOSTILE, defense=HOSTILE, seed=1, asr=0.1)
     record(error=HOSTILE, command="python run.py attack=sig").write(outputs / "runs" / "failed")
     found = read_runs(outputs)
     return write_page(outputs, found, found.failures)
@@ -135,10 +136,12 @@ def test_means_are_over_seeds_alone(opened):
     assert sum("20.0 ± 14.1" in row for row in told) == 2
 
 
-def test_a_forgotten_class_is_marked(opened):
+def test_a_class_that_one_run_forgot_is_marked(opened):
     driver = opened()
     tick(driver, "defense", HOSTILE)
     assert "✕" in " ".join(rows(driver, "means")[0])
+    marks = driver.find_elements("css selector", ".forgot")
+    assert {one.get_attribute("title") for one in marks} == {"a class was forgotten in 1 of 2 runs"}
     symbols = "return document.querySelector('#trade .figure').data[0].marker.symbol[1]"
     tick(driver, "defense", "ft")
     assert driver.execute_script(symbols) == "x"

@@ -17,6 +17,8 @@ from backdoor_lab.errors import ConfigError
 from backdoor_lab.reports.table import grid_table
 from backdoor_lab.run.building import misfit
 from backdoor_lab.run.gate import made_readable
+from backdoor_lab.run.launch import leave_trace
+from backdoor_lab.run.names import Names
 from backdoor_lab.run.neighbours import warn_of_crowd
 from backdoor_lab.tracking import wandb as tracking
 from backdoor_lab.training import Engine, Recipe, Tuning, constant, sgd
@@ -81,6 +83,18 @@ def test_pipes_bombs_and_odd_names_are_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3000)
     with pytest.raises(ConfigError, match="bomb"):
         one_image(tmp_path / "bomb.png")
+
+
+def test_a_refusal_takes_away_what_the_run_has_begun_and_nothing_else(tmp_path):
+    names = Names("purify", {"dataset": "digits", "model": "narrow"}, ("attack.target=12",), 0)
+    folder = tmp_path / "project"
+    for kept in ([], ["thesis.txt"]):
+        (folder / ".hydra").mkdir(parents=True)
+        for name in ("run.log", "run.lock", *kept):
+            (folder / name).touch()
+        leave_trace(folder, names, ConfigError("no class"), in_grid=False)
+        assert [(folder / name).exists() for name in kept] == [True] * len(kept)
+        assert folder.exists() == bool(kept)
 
 
 def test_the_disk_s_faults_are_one_sentence():

@@ -1,6 +1,8 @@
 """A grid is checked as a whole, run once, and judged by what its cells left, whoever ran them."""
 
 import json
+import os
+from dataclasses import replace
 
 import pytest
 from filelock import FileLock
@@ -9,12 +11,12 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
 from backdoor_lab.config.identity import run_identity
-from backdoor_lab.records import MadeFrom
+from backdoor_lab.records import MadeFrom, read_failure
 from backdoor_lab.run import checking
 from backdoor_lab.run.cells import Cell, combinations, is_plain, swept, victims_first
 from backdoor_lab.run.checking import Checker, check_all
 from backdoor_lab.run.claims import LOCK, claimed, is_claimed
-from backdoor_lab.run.finished import CODE
+from backdoor_lab.run.finished import CODE, asked_of, note_fingerprint
 from backdoor_lab.run.grid import run_grid, work_off
 from backdoor_lab.run.ledger import Ledger, victims
 from backdoor_lab.store.locks import Busy
@@ -99,6 +101,35 @@ def test_cells_are_judged_by_records(cell):
     assert cell.record() is not None
     record(error="later failure").write(cell.folder)
     assert cell.record() is None
+    assert "later failure" in cell.why()
+
+
+@pytest.mark.parametrize("change", [{"code": "of another day"}, {"data": "others"}, None])
+def test_a_result_that_is_to_be_made_again_does_not_count_until_it_is(common, change):
+    force = ["force=true"] if change is None else []
+    first = Checker().cell((*common, *force))
+    note_fingerprint(compose("config", common), asked_of(compose("config", common)), "these")
+    made = MadeFrom(first.code, "these")
+    record(made_from=replace(made, **(change or {}))).write(first.folder)
+    cell = Checker().cell(first.overrides)
+    assert not cell.current
+    assert cell.record() is None
+    assert cell.why() == "its result is of other code or data"
+    again = cell.folder / "result.json"
+    record(made_from=made).write(cell.folder)
+    os.utime(again, ns=(cell.stale + 1, cell.stale + 1))
+    assert cell.record() is not None
+
+
+def test_a_later_failure_takes_nothing_from_a_finished_run(asked, tmp_path):
+    cells = check_all(combinations(swept(asked)))
+    for cell in cells:
+        cfg = compose("config", list(cell.overrides))
+        note_fingerprint(cfg, asked_of(cfg), "")
+        finish(cell)
+        record(error="force=true, which was refused").write(cell.folder)
+    run_grid(asked, launch=None)  # nothing is to be run
+    assert all(read_failure(cell.folder) is None for cell in cells)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """A number is stale when code that shaped it has changed, and only then."""
 
 import shutil
+import subprocess
+import sys
 from importlib.machinery import EXTENSION_SUFFIXES
 
 import pytest
@@ -47,6 +49,22 @@ def digests(config, copy):
         return code.of(victim_identity(cfg)), code.of(run_identity(cfg))
 
     return compute
+
+
+def test_source_that_is_held_stays_what_it_was(copy, edit):
+    asked = [("backdoor_lab.evaluation.scores", "defense_effectiveness")]
+    loaded, read_now = Provenance(copy), Provenance(copy)
+    loaded.hold(["backdoor_lab.evaluation.scores", "torch"])
+    before = Provenance(copy).of_symbols(asked)
+    edit("evaluation/scores.py", "/ 2", "/ 3")
+    assert loaded.of_symbols(asked) == before != read_now.of_symbols(asked)
+
+
+def test_children_hold_the_source_of_what_is_loaded_for_them():
+    held = "import backdoor_lab.run.preloaded; from backdoor_lab.run.finished import CODE; "
+    told = "print('backdoor_lab.run.job' in CODE.sources, 'backdoor_lab.tasks' in CODE.sources)"
+    found = subprocess.run([sys.executable, "-c", held + told], capture_output=True, text=True)
+    assert found.stdout.split() == ["True", "True"]
 
 
 def test_a_copy_is_the_same_code(config, digests):

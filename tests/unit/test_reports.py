@@ -5,6 +5,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+from backdoor_lab.console import console
 from backdoor_lab.records import Cost
 from backdoor_lab.reports.features import embed, feature_picture
 from backdoor_lab.reports.pictures import score_picture, trigger_picture
@@ -81,6 +82,19 @@ def test_a_model_of_another_size_is_said():
     costs = {"victim": Cost(2000, 10, 1.0), "purified": Cost(500, 5, 0.5)}
     shown = " ".join(text(result_table(record(costs=costs))).split())
     assert "2,000 → 500 parameters" in shown
+
+
+def test_names_of_a_user_are_shown_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(console(), "_width", 200)
+    tilted = [record(command=f"python run.py 'aux.classes=[{one},dog]'") for one in ("cat", "/x")]
+    with console().capture() as shown:
+        console().print(grid_table(tilted))
+    assert "aux.classes" in shown.get()
+    assert "'aux" not in shown.get()
+    assert all(f"[{one},dog]" in shown.get() for one in ("cat", "/x"))
+    images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    labels = torch.tensor([0, 1])
+    trigger_picture(tmp_path / "t.png", images, images, labels, ["$5_$10", "$x^"])
 
 
 def test_grid_table_of_nothing():

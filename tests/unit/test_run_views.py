@@ -10,6 +10,7 @@ from torch import nn
 from backdoor_lab.attacks.badnets import BadNets
 from backdoor_lab.attacks.none import NoAttack
 from backdoor_lab.evaluation.examination import Examination
+from backdoor_lab.reports.run_pictures import features_of
 from backdoor_lab.reports.views import VIEWS, draw_views
 from backdoor_lab.reports.views.activations import by_class, change, maps_of
 from backdoor_lab.reports.views.batch_norms import values_of
@@ -102,6 +103,10 @@ def test_heat_is_what_speaks_for_the_answer_and_at_most_1():
     assert heat.amax((1, 2)).tolist() == [1.0, 1.0]
     assert heat[0, 7, 7] == 1  # the brightest
     assert heat[0, 5, 2] < 0.5
+
+
+def test_one_image_alone_has_features(model, images, engine):
+    assert len(features_of(model, images.take(torch.tensor([3])), engine)) == 1
 
 
 def test_entries_of_all_layers_are_joined():

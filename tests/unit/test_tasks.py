@@ -61,6 +61,18 @@ def test_training_images_that_nobody_knows_are_refused(config, stranger):
         Parts.of(config(*QUICK, "aux=seen"))
 
 
+def test_no_picture_costs_a_result(run, monkeypatch):
+    def broken(*arguments):
+        raise ValueError("no font")
+
+    monkeypatch.setattr("backdoor_lab.tasks.purify.draw_pictures", broken)
+    with pytest.raises(ValueError, match="no font"):
+        run("pictures=true")
+    _, folder = run()
+    assert read_record(folder).purified is not None
+    assert not list(folder.glob(".partial*"))
+
+
 def test_what_a_finished_run_lacks_is_made_from_what_is_stored(run):
     first, folder = run("aux=none", "keep_model=false")
     assert not (folder / "purified.safetensors").exists()

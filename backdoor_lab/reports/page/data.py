@@ -37,12 +37,12 @@ def as_script(
     facets: Sequence[Facet],
 ) -> str:
     """A script that defines `LAB`; a page on disk may load scripts, but no JSON."""
-    codes: dict[str, int] = {}
+    makers: dict[tuple[str | None, ...], int] = {}
     held = {
         "facets": [{"name": f.name, "kind": f.kind, "values": f.values} for f in facets],
         "measures": list(MEASURES),
         "runs": [
-            run_row(record, pages[folder], facets, codes) for folder, record in records.items()
+            run_row(record, pages[folder], facets, makers) for folder, record in records.items()
         ],
         "troubles": [trouble_row(one, facets) for one in troubles],
     }
@@ -51,16 +51,19 @@ def as_script(
 
 
 def run_row(
-    record: Record, page: str, facets: Sequence[Facet], codes: dict[str, int]
+    record: Record,
+    page: str,
+    facets: Sequence[Facet],
+    makers: dict[tuple[str | None, ...], int],
 ) -> dict[str, Any]:
-    """A run; `code` is the same number where the same code has made it."""
-    known = traits(record)
-    made_from = record.made_from.code if record.made_from else ""
+    """A run; `made` is the same number for the same code, data and precision."""
+    known, made_from = traits(record), record.made_from
+    maker = (made_from.code, made_from.data) if made_from else ()
     return {
         "page": page,
         "codes": [facet.code(known) for facet in facets],
         "values": [short(measure(record)) for measure in MEASURES.values()],
-        "code": codes.setdefault(made_from, len(codes)),
+        "made": makers.setdefault((*maker, record.precision), len(makers)),
     }
 
 

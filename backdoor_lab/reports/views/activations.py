@@ -13,7 +13,7 @@ from backdoor_lab.datasets import ImageSet, evenly
 from backdoor_lab.evaluation.examination import Examination
 from backdoor_lab.models import Classifier
 from backdoor_lab.models.stages import outlets
-from backdoor_lab.reports.pictures import INK, STAGES
+from backdoor_lab.reports.style import INK, STAGES
 from backdoor_lab.training import Engine
 
 IMAGES = 500

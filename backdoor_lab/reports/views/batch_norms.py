@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from backdoor_lab.reports.pictures import INK, STAGES
+from backdoor_lab.reports.style import INK, STAGES
 
 PARTS = {
     "running_mean": "running mean",

@@ -17,7 +17,7 @@ from backdoor_lab.datasets import evenly
 from backdoor_lab.evaluation.examination import Examination
 from backdoor_lab.models import Classifier, frozen_copy
 from backdoor_lab.models.stages import outlets
-from backdoor_lab.reports.pictures import INK
+from backdoor_lab.reports.style import INK
 from backdoor_lab.training import Engine
 
 SHOWN = 6

@@ -18,7 +18,7 @@ from torch import Tensor
 from backdoor_lab.datasets import evenly
 from backdoor_lab.evaluation.examination import Examination
 from backdoor_lab.models import Classifier
-from backdoor_lab.reports.pictures import INK
+from backdoor_lab.reports.style import INK
 from backdoor_lab.training import Engine, accuracy
 
 IMAGES = 1000

@@ -30,6 +30,8 @@ const nameColumn = (all, facets) => {
   };
 };
 
+const MIXED = "(of different code, data or precision)";
+
 /** A rate of a group, in percent. */
 const rateColumn = (measure, label, span, warn = false) => ({
   label,
@@ -38,7 +40,7 @@ const rateColumn = (measure, label, span, warn = false) => ({
   sort: (group) => group.stat(measure).mean,
   cell: (group) => {
     const text = meanSd(group.stat(measure));
-    return warn && group.forgot ? element("span", {}, text, warning()) : text;
+    return warn && group.forgot ? element("span", {}, text, warning(group)) : text;
   },
 });
 
@@ -76,7 +78,7 @@ const runsColumn = {
       element("a", { href: run.page, "aria-label": `run of seed ${seedsOf(run)}` }, seedsOf(run)),
       " ",
     ]);
-    return element("span", { class: "links" }, ...links, group.mixed ? "(of different code)" : "");
+    return element("span", { class: "links" }, ...links, group.mixed ? MIXED : "");
   },
 };
 

@@ -74,7 +74,7 @@ function hover(group, facets) {
     (name) => `${SCORES[name]} ${change(name)}`,
   );
   const der = `DER ${meanSd(group.stat("purified.der"))}`;
-  const forgot = group.forgot ? "; a class was forgotten" : "";
+  const forgot = group.forgot ? `; ${group.forgot}` : "";
   const last = `${plural(group.runs.length, "run")}${forgot}`;
   return [`<b>${literal(titleOf(group, facets))}</b>`, ...rates, der, last].join("<br>");
 }

@@ -99,12 +99,12 @@ function heatCell(group, measure) {
     element("small", {}, ` (${stat.n})`),
   );
   cell.style.setProperty("--share", `${Math.round(60 * share)}%`);
-  if (group.forgot) cell.append(warning());
+  if (group.forgot) cell.append(warning(group));
   return cell;
 }
 
 /** A mark that is read out as well as seen. */
-const warning = () => {
-  const text = "a class was forgotten";
+const warning = (group) => {
+  const text = group.forgot;
   return element("abbr", { class: "forgot", title: text, role: "img", "aria-label": text }, " ✕");
 };

@@ -36,19 +36,26 @@ class Group {
     return this.known.get(name);
   }
 
-  /** Whether the target class, or the worst one, fell below half of what the victim had. */
+  /** "a class was forgotten", and in how many of the runs; nothing where it was in none. */
   get forgot() {
-    return ["acc_target", "acc_worst"].some((name) => {
-      const before = this.stat(`victim.${name}`).mean;
-      const after = this.stat(`purified.${name}`).mean;
-      return before !== null && after !== null && after < before / 2;
-    });
+    const count = this.runs.filter(forgets).length;
+    const among = this.runs.length > 1 ? ` in ${count} of ${this.runs.length} runs` : "";
+    return count ? `a class was forgotten${among}` : "";
   }
 
-  /** Whether other code made some of the runs than others. */
+  /** Whether some of the runs were made by other code, from other data or in other precision. */
   get mixed() {
-    return new Set(this.runs.map((run) => run.code)).size > 1;
+    return new Set(this.runs.map((run) => run.made)).size > 1;
   }
+}
+
+/** Whether the target class, or the worst one, fell below half of what the victim had. */
+function forgets(run) {
+  return ["acc_target", "acc_worst"].some((name) => {
+    const before = run.values[MEASURE.get(`victim.${name}`)];
+    const after = run.values[MEASURE.get(`purified.${name}`)];
+    return before !== null && after !== null && after < before / 2;
+  });
 }
 
 function statistics(runs, place) {
