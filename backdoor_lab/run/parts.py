@@ -18,7 +18,6 @@ from backdoor_lab.errors import ConfigError, spelled
 from backdoor_lab.evaluation.relearning import Relearning
 from backdoor_lab.models import ModelFactory
 from backdoor_lab.run.building import build
-from backdoor_lab.seeds import derive
 from backdoor_lab.tasks import Task
 from backdoor_lab.tracking import Tracker
 from backdoor_lab.training import Engine, Recipe
@@ -135,17 +134,6 @@ class Parts:
                 f"dataset.limit_test={self.dataset.limit_test} leaves no test image but those of "
                 f"attack.target={self.attack.target}; allowed: a higher one, or null"
             )
-
-    def attach_defense(self, data: Data, seed: int, defender_seed: int) -> None:
-        """Tell the defense what it may know; refuse, before anything trains, what cannot serve.
-
-        Raises:
-            ConfigError: too few auxiliary images, or a model that the defense has no hold on.
-        """
-        poisoned = self.attack.choose(data.train.labels)
-        self.defense.check_size(self.aux.foresee(data, poisoned, defender_seed))
-        self.defense.attach(self.engine, data.spec, derive(defender_seed, "defense"))
-        self.defense.check_model(self.model.build(data.spec, seed))
 
     def check_data(self, data: Data) -> None:
         """Refuse data that contradict the config, or are none.

@@ -31,8 +31,20 @@ def prepare(job: Job, data: Data) -> None:
     """Tell attack, defense and detectors what they may know of the data."""
     parts, seed = job.parts, job.defender_seed
     parts.attach(data, job.seed)
-    parts.attach_defense(data, job.seed, seed)
+    attach_defense(parts, data, job.seed, seed)
     parts.detector.attach(parts.engine, data.spec, derive(seed, "detectors"))
+
+
+def attach_defense(parts: Parts, data: Data, seed: int, defender_seed: int) -> None:
+    """Tell the defense what it may know; refuse, before anything trains, what cannot serve.
+
+    Raises:
+        ConfigError: too few auxiliary images, or a model that the defense has no hold on.
+    """
+    poisoned = parts.attack.choose(data.train.labels)
+    parts.defense.check_size(parts.aux.foresee(data, poisoned, defender_seed))
+    parts.defense.attach(parts.engine, data.spec, derive(defender_seed, "defense"))
+    parts.defense.check_model(parts.model.build(data.spec, seed))
 
 
 def draw(job: Job, data: Data, victim: Victim) -> AuxiliarySet:

@@ -22,7 +22,7 @@ from backdoor_lab.seeds import derive
 from backdoor_lab.store.whole import gathered
 from backdoor_lab.tasks._base import Task
 from backdoor_lab.tasks._clean import clean_accuracy
-from backdoor_lab.tasks._defender import calibrated, draw
+from backdoor_lab.tasks._defender import attach_defense, calibrated, draw
 from backdoor_lab.training import Engine
 from backdoor_lab.victims import Victim
 
@@ -46,7 +46,7 @@ class Purify(Task):
         parts, engine = job.parts, job.parts.engine
         data = job.load()
         parts.attach(data, job.seed)
-        parts.attach_defense(data, job.seed, job.defender_seed)
+        attach_defense(parts, data, job.seed, job.defender_seed)
         victim = parts.victim.bring(parts.attack, job.workshop(data))
         job.lap("victim")
         exam = Examination.of(data, victim.attack)

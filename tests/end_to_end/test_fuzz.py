@@ -8,6 +8,7 @@ from omegaconf.errors import OmegaConfBaseException
 from backdoor_lab.config.choices import refuse_choices
 from backdoor_lab.run.gate import gate, one_line
 from backdoor_lab.run.parts import Parts
+from backdoor_lab.tasks._defender import attach_defense
 
 GROUPS = ("task", "victim", "model", "recipe", "attack", "defense", "aux", "calibration",
           "trainer", "logger", "dataset")  # fmt: skip
@@ -110,7 +111,7 @@ def test_what_the_data_contradict_is_refused_before_a_training(config, overrides
 
     def attached():
         parts.attach(data, 0)
-        parts.attach_defense(data, 0, 0)
+        attach_defense(parts, data, 0, 0)
 
     with pytest.raises(CompactHydraException) as refusal:
         attached()
