@@ -15,10 +15,10 @@ PART = 2**20  # bytes that are read at once
 SAMPLE = 1000  # files of a folder whose bytes are looked at
 
 
-def digest(value: Any) -> str:
-    """Eight hexadecimal digits of a canonical JSON."""
+def digest(value: Any, digits: int = 8) -> str:
+    """The first hexadecimal digits of the SHA-256 of a canonical JSON."""
     text = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return hashlib.sha256(text.encode()).hexdigest()[:digits]
 
 
 def checksum(file: Path) -> str:
