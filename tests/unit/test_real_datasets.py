@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from torchvision.datasets import FakeData
 
 from backdoor_lab.config import plain_config
 from backdoor_lab.datasets import RawImages
+from backdoor_lab.datasets._base import digest_of_pixels
 from backdoor_lab.datasets.cache import cached
 from backdoor_lab.datasets.imagefolder import held_out
 from backdoor_lab.errors import ConfigError
@@ -69,11 +71,19 @@ class TestCache:
         first.train_images.fill_(9)
         assert cached(tmp_path, "x", {}, self.never).train_images.max() == 0
 
+    def test_pixels_are_read_once_when_they_are_saved(self, tmp_path, monkeypatch):
+        first = cached(tmp_path, "x", {}, raw)
+        assert first.pixels == digest_of_pixels(raw()) != digest_of_pixels(raw(1))
+        monkeypatch.delattr("backdoor_lab.datasets.cache.digest_of_pixels")
+        assert cached(tmp_path, "x", {}, self.never).pixels == first.pixels
+
     def test_another_key_takes_the_place_of_the_first(self, tmp_path):
+        (tmp_path / "x-12345678").mkdir()  # as folders were called once
         cached(tmp_path, "x", {"image_size": 2}, raw)
+        assert not (tmp_path / "x-12345678").exists()
         again = cached(tmp_path, "x", {"image_size": 3}, lambda: raw(7))
         assert again.train_images.max() == 7
-        assert len(list(tmp_path.glob("x-????????"))) == 1
+        assert len(list(tmp_path.glob(f"x-{'?' * 16}"))) == 1
 
     def damage_byte(self, where):
         data = bytearray((where / "train_images.npy").read_bytes())
@@ -96,7 +106,7 @@ class TestCache:
     @pytest.mark.parametrize("kind", ["byte", "end", "index", "keys", "file"])
     def test_damage_rebuilds(self, tmp_path, caplog, kind):
         cached(tmp_path, "x", {}, raw)
-        getattr(self, f"damage_{kind}")(next(tmp_path.glob("x-????????")))
+        getattr(self, f"damage_{kind}")(next(tmp_path.glob(f"x-{'?' * 16}")))
         with caplog.at_level(logging.WARNING):
             again = cached(tmp_path, "x", {}, lambda: raw(7))
         assert again.train_images.max() == 7
@@ -105,7 +115,7 @@ class TestCache:
     def test_a_failed_build_leaves_nothing(self, tmp_path):
         with pytest.raises(ZeroDivisionError):
             cached(tmp_path, "x", {}, lambda: 1 / 0)
-        assert not list(tmp_path.glob("x-????????"))
+        assert not list(tmp_path.glob(f"x-{'?' * 16}"))
 
 
 class TestImageFolder:
@@ -133,6 +143,32 @@ class TestImageFolder:
         assert dataset.load().fingerprint == before
         draw(folder / "test" / "cat" / "00.png", seed=77)
         assert dataset.load().fingerprint != before
+
+    def test_a_change_of_one_pixel_in_many_images_is_another_fingerprint(self, tmp_path):
+        fingerprints = []
+        for value in (0, 1):
+            images = torch.zeros(3000, 3, 2, 2, dtype=torch.uint8)
+            images[1000] = value  # not among the thousand
+            labels = torch.arange(3000) % 2
+            dataset = configured("imagefolder", tmp_path, root=str(tmp_path))
+            dataset.read = partial(RawImages, images, labels, images[:2], labels[:2], ("a", "b"))
+            fingerprints.append(dataset.load().fingerprint)
+        assert fingerprints[0] != fingerprints[1]
+
+    def test_a_limit_is_another_fingerprint(self, folder):
+        whole, part = (
+            configured("imagefolder", folder, root=str(folder), limit_train=limit).load()
+            for limit in (None, 30)
+        )
+        assert whole.fingerprint != part.fingerprint
+
+    def test_names_need_not_be_utf_8(self, folder):
+        odd = folder / os.fsdecode(b"caf\xe9")
+        shutil.move(folder / "train", odd / "train")
+        shutil.move(folder / "test", odd / "test")
+        draw(odd / "train" / "cat" / os.fsdecode(b"\xff.png"))
+        images = configured("imagefolder", folder, root=str(odd)).read()
+        assert len(images.train_images) == 41
 
     def test_refuses_other_classes_in_the_test(self, folder):
         shutil.move(folder / "test" / "dog", folder / "test" / "wolf")
