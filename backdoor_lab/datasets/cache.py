@@ -40,6 +40,12 @@ def cached(
     return _kept(folder)
 
 
+def cached_before(cache: Path, name: str) -> RawImages | None:
+    """What was built under `name` last, from whichever key."""
+    folder = Store(cache).newest(name)
+    return _kept(folder) if folder else None
+
+
 def _kept(folder: Path) -> RawImages:
     arrays = {
         array: np.load(folder / f"{array}.npy", mmap_mode="c", allow_pickle=False)

@@ -61,6 +61,12 @@ class Store:
                     shutil.rmtree(older, ignore_errors=True)
         return folder, False
 
+    def newest(self, name: str) -> Path | None:
+        """The whole folder that was made last under `name`, from whichever key."""
+        there = self.root.glob(f"{name}-{'?' * DIGITS}")
+        newest = sorted(there, key=lambda folder: folder.stat().st_mtime, reverse=True)
+        return next(filter(intact, newest), None)
+
 
 def found(folder: Path) -> bool:
     """Whether `folder` is there and whole; what is not is set aside, and said.

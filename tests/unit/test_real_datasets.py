@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock, Timeout
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
@@ -294,6 +295,67 @@ def test_cifar_is_taken_as_it_is(tmp_path, monkeypatch, name, kind):
     assert images.train_labels[5] == label
     assert len(images.test_labels) == 4
     assert images.classes == FakeCifar.classes
+
+
+class FiledCifar(FakeCifar):
+    """Draws from the seed in a file, which the download leaves."""
+
+    opened = 0
+
+    def __init__(self, root, train, download):
+        super().__init__(root, train, download)
+        type(self).opened += 1
+        file = Path(root) / "cifar-10-batches-py" / "data"
+        if not file.exists():
+            file.parent.mkdir()
+            file.write_text("1")
+        self.random_offset = int(file.read_text())
+
+
+@pytest.fixture
+def filed(tmp_path, monkeypatch):
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", FiledCifar)
+    monkeypatch.setattr(FiledCifar, "opened", 0)
+    return configured("cifar10", tmp_path)
+
+
+def test_a_download_is_decoded_once(filed):
+    filed.read()
+    opened = FiledCifar.opened
+    filed.read()
+    assert FiledCifar.opened == opened
+
+
+def test_a_download_has_one_owner(filed, tmp_path, monkeypatch):
+    def part(root, train):
+        (lock,) = (tmp_path / "cache").glob("*.download.lock")
+        with pytest.raises(Timeout):
+            FileLock(lock).acquire(timeout=0)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(filed, "part", part)
+    with pytest.raises(ZeroDivisionError):
+        filed.read()
+
+
+def test_other_files_in_the_place_of_a_download_are_decoded(filed, tmp_path):
+    before = filed.load().fingerprint
+    (tmp_path / "cifar-10-batches-py" / "data").write_text("22")
+    assert filed.load().fingerprint != before
+
+
+def test_what_was_decoded_outlives_its_files(filed, tmp_path, caplog):
+    before = filed.load().fingerprint
+    shutil.rmtree(tmp_path / "cifar-10-batches-py")
+    with caplog.at_level(logging.INFO):
+        assert filed.load().fingerprint == before
+    assert "cifar-10-batches-py is gone" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "gtsrb"])
+def test_the_files_that_are_looked_at_are_those_of_the_facts(tmp_path, name):
+    config = OmegaConf.load(ROOT / "conf" / "dataset" / f"{name}.yaml")
+    assert config.dataset.facts.files == [configured(name, tmp_path).source]
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "gtsrb"])
