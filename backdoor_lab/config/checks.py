@@ -31,6 +31,7 @@ def refuse(cfg: DictConfig) -> None:
     """
     refuse_unknown(cfg)
     refuse_missing(cfg)
+    refuse_paths(cfg)
     refuse_seed(cfg)
     for group in (group for group in defaults() if OmegaConf.is_config(cfg.get(group))):
         for key, value in numbers(OmegaConf.to_container(cfg[group], resolve=True), group):
@@ -52,7 +53,7 @@ def refuse_seed(cfg: DictConfig) -> None:
 
 
 def refuse_missing(cfg: DictConfig) -> None:
-    """Refuse a group without a choice, a node that is none, and an empty path."""
+    """Refuse a group without a choice, and a node that is none."""
     for group, name in defaults().items():
         held = None if "@" in group else cfg.get(group)
         if (held is None and name is None) or "@" in group or group in PRESETS:
@@ -61,9 +62,19 @@ def refuse_missing(cfg: DictConfig) -> None:
             raise ConfigError(f"{group}={held} builds nothing; allowed: one of {names(group)}")
         if not isinstance(target := held.get("_target_"), str) or target.count(".") < 2:
             raise ConfigError(f"{group}._target_={target} is no class; allowed: those of the yamls")
+
+
+def refuse_paths(cfg: DictConfig) -> None:
+    """Refuse an empty path, and a `~` that would become the name of a folder here."""
     for name, path in cfg.paths.items():
         if path is not None and not str(path).strip():
             raise ConfigError(f"paths.{name}='' is empty; allowed: a folder")
+    places = {f"paths.{name}": path for name, path in cfg.paths.items()}
+    for key, path in {**places, "dataset.root": cfg.dataset.get("root")}.items():
+        if str(path).startswith("~"):
+            raise ConfigError(
+                f"{key}={path} begins with ~, which no shell expanded; allowed: a path without ~"
+            )
 
 
 def numbers(value: Any, key: str) -> Iterator[tuple[str, float]]:

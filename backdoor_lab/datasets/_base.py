@@ -23,13 +23,18 @@ RESERVED: dict[Part, float] = {"train": 0.05, "test": 0.5}  # GIC; BCU
 
 @dataclass(frozen=True)
 class RawImages:
-    """A data set as its files say: uint8 images (N, C, H, W), labels (N,), class names."""
+    """A data set as its files say: uint8 images (N, C, H, W), labels (N,), class names.
+
+    Attributes:
+        pixels: a digest of all images; None where it has not been taken yet.
+    """
 
     train_images: Tensor
     train_labels: Tensor
     test_images: Tensor
     test_labels: Tensor
     classes: tuple[str, ...]
+    pixels: str | None = None
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class Data:
         train: what a victim is trained on.
         reserved: kept from victims and from the test.
         test: what models are judged by.
-        fingerprint: of all images.
+        fingerprint: of all images, and of those that are left after limits.
         original: number of the official training images, of which `train` may be a part.
         elsewhere: images of the same classes from another source, where the data set brings some.
         held_out: share of all images that became `test`; None where that is a set of its own.
@@ -161,7 +166,7 @@ class Dataset(ABC):
             train=parts["train"],
             reserved=whole.take(held),
             test=parts["test"],
-            fingerprint=_fingerprint(train, test),
+            fingerprint=_fingerprint(raw.pixels or digest_of_pixels(raw), train, test),
             original=len(train),
             elsewhere=self.elsewhere(),
             held_out=self.held_out,
@@ -175,9 +180,18 @@ class Dataset(ABC):
         return images_set.take(stratified(images_set.labels, limit / len(images_set), draw))
 
 
-def _fingerprint(train: ImageSet, test: ImageSet) -> str:
-    """A digest of labels and of up to 1,000 images a part, spread over the whole."""
+def digest_of_pixels(raw: RawImages) -> str:
+    """A digest of every image; reads them all."""
     digest = hashlib.sha256()
+    for images in (raw.train_images, raw.test_images):
+        digest.update(f"{tuple(images.shape)}".encode())
+        digest.update(images.contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def _fingerprint(pixels: str, train: ImageSet, test: ImageSet) -> str:
+    """A digest of all `pixels`, and of the labels and some images of the parts that are left."""
+    digest = hashlib.sha256(pixels.encode())
     for part in (train, test):
         digest.update(part.labels.numpy().tobytes())
         digest.update(part.cut(evenly(len(part), 1000)).numpy().tobytes())

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from backdoor_lab.datasets._base import Dataset, RawImages
+from backdoor_lab.datasets._base import Dataset, RawImages, digest_of_pixels
 from backdoor_lab.datasets.files import Files, decode_files
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.store import Store
 
-ARRAYS = tuple(field.name for field in fields(RawImages) if field.name != "classes")
-CLASSES = "classes.json"
+ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
+FACTS = "facts.json"
 
 
 def cached(
@@ -33,20 +33,32 @@ def cached(
         raw = build()
         for array in ARRAYS:
             np.save(folder / f"{array}.npy", getattr(raw, array).numpy(), allow_pickle=False)
-        (folder / CLASSES).write_text(json.dumps(raw.classes))
+        facts = {"classes": raw.classes, "pixels": digest_of_pixels(raw)}
+        (folder / FACTS).write_text(json.dumps(facts))
 
     folder, _ = Store(cache).make_once(name, key, save, replaces=True)
+    return _kept(folder)
+
+
+def cached_before(cache: Path, name: str) -> RawImages | None:
+    """What was built under `name` last, from whichever key."""
+    folder = Store(cache).newest(name)
+    return _kept(folder) if folder else None
+
+
+def _kept(folder: Path) -> RawImages:
     arrays = {
         array: np.load(folder / f"{array}.npy", mmap_mode="c", allow_pickle=False)
         for array in ARRAYS
     }
     tensors = {array: torch.from_numpy(values) for array, values in arrays.items()}
-    return RawImages(**tensors, classes=tuple(json.loads((folder / CLASSES).read_text())))
+    facts = json.loads((folder / FACTS).read_text())
+    return RawImages(**tensors, classes=tuple(facts["classes"]), pixels=facts["pixels"])
 
 
 def place(name: str, image_size: int, root: Path) -> str:
     """What a data set read from `root` is called in the cache."""
-    digest = hashlib.sha256(str(root.absolute()).encode()).hexdigest()
+    digest = hashlib.sha256(os.fsencode(root.absolute())).hexdigest()
     return f"{name}_{image_size}_{digest[:8]}"
 
 
@@ -79,5 +91,6 @@ def _state(files: Files) -> str:
             facts = file.stat()
         except OSError as error:
             raise ConfigError(f"dataset.root lacks {file} ({error}); allowed: all files") from error
-        digest.update(f"{file}\0{facts.st_size}\0{facts.st_mtime_ns}\0{label}\n".encode())
+        line = f"{file}\0{facts.st_size}\0{facts.st_mtime_ns}\0{label}\n"
+        digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()

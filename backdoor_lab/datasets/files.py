@@ -15,6 +15,7 @@ from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from backdoor_lab.console import progress_bar
+from backdoor_lab.digests import files_below
 from backdoor_lab.errors import ConfigError
 
 Files = Sequence[tuple[Path, int]]
@@ -30,10 +31,10 @@ def is_image(path: Path) -> bool:
 
 
 def image_files(folder: Path, exclude: str | None = None) -> list[Path]:
-    """Image files below `folder`, sorted, without those whose name contains `exclude`."""
+    """Image files below `folder`, behind links too, without those whose name has `exclude`."""
     return [
         path
-        for path in sorted(folder.rglob("*"))
+        for path in files_below(folder)
         if is_image(path)
         and not (exclude and exclude in path.name)
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from pathlib import Path
+from typing import ClassVar
 
 from torchvision import datasets as torchvision_datasets
 from torchvision.datasets import VisionDataset
 from torchvision.datasets.utils import download_and_extract_archive
 
 from backdoor_lab.datasets._base import Dataset, RawImages
-from backdoor_lab.datasets.cache import cached, place
+from backdoor_lab.datasets.cache import cached, cached_before, place
 from backdoor_lab.datasets.files import decode
+from backdoor_lab.digests import state_below
 from backdoor_lab.errors import ConfigError
+from backdoor_lab.store.locks import locked
 
 log = logging.getLogger(__name__)
 SIGNS = 39_209
@@ -25,7 +28,15 @@ ARCHIVE_MD5 = "f33fd80ac59bff73c82d25ab499e03a3"
 
 
 class TorchvisionSet(Dataset):
-    """A data set that torchvision knows how to download and to read."""
+    """A data set that torchvision knows how to download and to read.
+
+    Attributes:
+        source: the folder below `root` that it is read from, as `facts.files` of its yaml.
+        needed: what must lie there; where it does not, it is downloaded.
+    """
+
+    source: ClassVar[str]
+    needed: ClassVar[tuple[str, ...]] = (".",)
 
     @abstractmethod
     def part(self, root: Path, train: bool) -> VisionDataset:
@@ -50,22 +61,29 @@ class TorchvisionSet(Dataset):
 
     def read(self) -> RawImages:
         root = self.folder()
-        kind = type(self).__name__
-        key = {"kind": kind, "image_size": self.image_size, "root": str(root.absolute())}
-        name = place(self.name, self.image_size, root)
+        source = root / self.source
+        name = place(type(self).__name__.lower(), self.image_size, root)
+        if not source.exists() and (images := cached_before(self.cache, name)):
+            log.info("%s is gone: what was decoded from it is read", source)
+            return images
+        if not all((source / one).exists() for one in self.needed):
+            self.cache.mkdir(parents=True, exist_ok=True)
+            with locked(self.cache / f"{name}.download.lock", f"the files of {name}"):
+                self._parts(root)
+        key = {"files": state_below(source)}
         return cached(self.cache, name, key, lambda: self._decode(root))
 
     def _decode(self, root: Path) -> RawImages:
-        train, test = self._part(root, train=True), self._part(root, train=False)
+        train, test = self._parts(root)
         return RawImages(
             *decode(train.__getitem__, len(train), self.image_size, f"{self.name} train"),
             *decode(test.__getitem__, len(test), self.image_size, f"{self.name} test"),
             self.class_names(train),
         )
 
-    def _part(self, root: Path, train: bool) -> VisionDataset:
+    def _parts(self, root: Path) -> tuple[VisionDataset, VisionDataset]:
         try:
-            return self.part(root, train)
+            return self.part(root, train=True), self.part(root, train=False)
         except (RuntimeError, OSError) as error:
             raise ConfigError(
                 f"dataset.root={root} does not hold all of {type(self).__name__}, and it could "
@@ -76,6 +94,8 @@ class TorchvisionSet(Dataset):
 class CIFAR10(TorchvisionSet):
     """50,000 + 10,000 photographs of 10 classes, 32 x 32."""
 
+    source = "cifar-10-batches-py"
+
     def part(self, root: Path, train: bool) -> VisionDataset:
         return torchvision_datasets.CIFAR10(root, train, download=True)
 
@@ -85,6 +105,8 @@ class CIFAR10(TorchvisionSet):
 
 class CIFAR100(CIFAR10):
     """50,000 + 10,000 photographs of 100 classes, 32 x 32."""
+
+    source = "cifar-100-python"
 
     def part(self, root: Path, train: bool) -> VisionDataset:
         return torchvision_datasets.CIFAR100(root, train, download=True)
@@ -97,14 +119,19 @@ class GTSRB(TorchvisionSet):
     the papers have all.
     """
 
+    source = "gtsrb"
+    needed = ("GTSRB/Training", "GTSRB/Final_Test", "GT-final_test.csv")
+
     def read(self) -> RawImages:
         images = super().read()
         if (count := len(images.train_labels)) != SIGNS:
             log.warning(
                 "dataset.root=%s holds %d training images of GTSRB, where the papers have %d; all "
-                "are downloaded once its folder gtsrb and the decoded images in dataset.cache=%s "
-                "are gone", self.root, count, SIGNS, self.cache,
-            )  # fmt: skip
+                "are downloaded once its folder gtsrb/GTSRB/Training is gone",
+                self.root,
+                count,
+                SIGNS,
+            )
         return images
 
     def part(self, root: Path, train: bool) -> VisionDataset:

@@ -19,7 +19,7 @@ from backdoor_lab.errors import ConfigError
 UNFIT = (HydraException, MissingConfigException, OmegaConfBaseException)
 DISK = (
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM,
-    errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG,
+    errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EIO, errno.ESTALE,
 )  # fmt: skip
 IN_RUST = re.compile(r"\(os error (\d+)\)")  # safetensors' way to say it
 

@@ -14,6 +14,7 @@ from backdoor_lab.store.locks import locked
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
+DIGITS = 16  # of the key's hash, in the name of a folder: no two of many thousands agree
 RESUME = "resume.ckpt"  # of a training that was interrupted; no part of what is made
 
 
@@ -42,7 +43,7 @@ class Store:
             make: fills a folder.
             replaces: what was made under this name from another key goes.
         """
-        folder = self.root / f"{name}-{digest(key)}"
+        folder = self.root / f"{name}-{digest(key, DIGITS)}"
         self.root.mkdir(parents=True, exist_ok=True)
         lock = name if replaces else folder.name
         with locked(self.root / f"{lock}.lock", lock):
@@ -55,21 +56,33 @@ class Store:
             (partial / RESUME).unlink(missing_ok=True)
             seal(partial)
             partial.replace(folder)
-            for older in self.root.glob(f"{name}-????????") if replaces else ():
-                if older != folder:
+            for older in self.root.glob(f"{name}-*") if replaces else ():
+                if older != folder and older.name.removeprefix(f"{name}-").isalnum():
                     shutil.rmtree(older, ignore_errors=True)
         return folder, False
 
+    def newest(self, name: str) -> Path | None:
+        """The whole folder that was made last under `name`, from whichever key."""
+        there = self.root.glob(f"{name}-{'?' * DIGITS}")
+        newest = sorted(there, key=lambda folder: folder.stat().st_mtime, reverse=True)
+        return next(filter(intact, newest), None)
+
 
 def found(folder: Path) -> bool:
-    """Whether `folder` is there and whole; what is not is cleared away, and said."""
+    """Whether `folder` is there and whole; what is not is set aside, and said.
+
+    Raises:
+        OSError: the disk does not let us tell.
+    """
     if not folder.exists():
         return False
     if intact(folder):
         return True
-    log.warning("%s is damaged: made anew", folder)
-    clear_unless_folder(folder)
-    shutil.rmtree(folder, ignore_errors=True)
+    aside = folder.with_name(f"{folder.name}.damaged")
+    log.warning("%s is damaged: made anew, and kept as %s", folder, aside.name)
+    clear_unless_folder(aside)
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.rename(aside)
     return False
 
 
@@ -85,12 +98,20 @@ def seal(folder: Path) -> None:
     (folder / MANIFEST).write_text(json.dumps(sums, indent=2))
 
 
+def sealed(folder: Path) -> list[Path]:
+    """The files of a whole folder that its manifest lists: any other came there by another hand."""
+    return [folder / name for name in json.loads((folder / MANIFEST).read_text())]
+
+
 def intact(folder: Path) -> bool:
-    """Whether the manifest lists every file there is, and each is as it was."""
+    """Whether each file that the manifest lists is as it was.
+
+    Raises:
+        OSError: a file is there, and the disk does not let us read it: that is no damage.
+    """
     try:
         sums = json.loads((folder / MANIFEST).read_text())
-        names = {file.name for file in folder.iterdir()} - {MANIFEST}
-        whole = bool(sums) and names == set(sums)
-        return whole and all(checksum(folder / name) == known for name, known in sums.items())
-    except (OSError, ValueError, TypeError):
+        listed = isinstance(sums, dict) and bool(sums)
+        return listed and all(checksum(folder / name) == known for name, known in sums.items())
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
         return False

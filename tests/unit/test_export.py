@@ -5,12 +5,16 @@ import csv
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torchvision.io import decode_image
 
 from backdoor_lab.attacks.badnets import BadNets
 from backdoor_lab.attacks.wanet import WaNet
+from backdoor_lab.exports.model.purified_model import brought, named
 from backdoor_lab.exports.poisoned import PoisonedImages
+from backdoor_lab.store.folders import seal
 from backdoor_lab.victims import Victim
+from backdoor_lab.victims.imported.layout import Layout
 
 
 @pytest.fixture
@@ -55,3 +59,15 @@ def test_an_attack_that_poisons_inside_the_training_has_no_training_part(shop, v
     PoisonedImages("npz").write(folder, shop, victim(WaNet(0.1, 0)))
     assert (folder / "test.npz").exists()
     assert not (folder / "train.npz").exists()
+
+
+def test_a_file_that_nobody_sealed_is_not_handed_back(model, tmp_path):
+    save_file({"their.extra": torch.ones(1)}, tmp_path / "aside.safetensors")
+    layout = Layout({}, {})
+    victim = Victim(model, None, None, "imported", layout=layout, folder=tmp_path)
+    seal(tmp_path)
+    (tmp_path / "._config.json").write_text("left by another system")
+    assert [file.name for file in brought(victim)] == ["aside.safetensors"]
+    assert "their.extra" in named(model, victim)
+    (tmp_path / "manifest.json").write_text("{}")
+    assert "their.extra" not in named(model, victim)

@@ -7,8 +7,9 @@ import pytest
 from hydra import compose
 
 from backdoor_lab.config.identity import folder_digest, run_identity, victim_identity
+from backdoor_lab.digests import state_below
 from backdoor_lab.records import MadeFrom
-from backdoor_lab.run.finished import CODE, State, asked_of, note_fingerprint, state_below, state_of
+from backdoor_lab.run.finished import CODE, State, asked_of, note_fingerprint, state_of
 from backdoor_lab.run.names import Names
 from tests.records import record
 
@@ -113,12 +114,10 @@ def test_files_of_a_data_set_are_told_by_their_times(tmp_path):
     file = tmp_path / "set" / "a.bin"
     file.parent.mkdir()
     file.write_bytes(b"one")
-    before = state_below(str(file.parent))
-    state_below.cache_clear()
-    assert state_below(str(file.parent)) == before
+    before = state_below(file.parent)
+    assert state_below(file.parent) == before
     file.write_bytes(b"two!")
-    state_below.cache_clear()
-    assert state_below(str(file.parent)) != before
+    assert state_below(file.parent) != before
 
 
 @pytest.mark.parametrize(

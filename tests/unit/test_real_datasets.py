@@ -4,11 +4,13 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock, Timeout
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
@@ -16,6 +18,7 @@ from torchvision.datasets import FakeData
 
 from backdoor_lab.config import plain_config
 from backdoor_lab.datasets import RawImages
+from backdoor_lab.datasets._base import digest_of_pixels
 from backdoor_lab.datasets.cache import cached
 from backdoor_lab.datasets.imagefolder import held_out
 from backdoor_lab.errors import ConfigError
@@ -69,11 +72,19 @@ class TestCache:
         first.train_images.fill_(9)
         assert cached(tmp_path, "x", {}, self.never).train_images.max() == 0
 
+    def test_pixels_are_read_once_when_they_are_saved(self, tmp_path, monkeypatch):
+        first = cached(tmp_path, "x", {}, raw)
+        assert first.pixels == digest_of_pixels(raw()) != digest_of_pixels(raw(1))
+        monkeypatch.delattr("backdoor_lab.datasets.cache.digest_of_pixels")
+        assert cached(tmp_path, "x", {}, self.never).pixels == first.pixels
+
     def test_another_key_takes_the_place_of_the_first(self, tmp_path):
+        (tmp_path / "x-12345678").mkdir()  # as folders were called once
         cached(tmp_path, "x", {"image_size": 2}, raw)
+        assert not (tmp_path / "x-12345678").exists()
         again = cached(tmp_path, "x", {"image_size": 3}, lambda: raw(7))
         assert again.train_images.max() == 7
-        assert len(list(tmp_path.glob("x-????????"))) == 1
+        assert len(list(tmp_path.glob(f"x-{'?' * 16}"))) == 1
 
     def damage_byte(self, where):
         data = bytearray((where / "train_images.npy").read_bytes())
@@ -96,7 +107,7 @@ class TestCache:
     @pytest.mark.parametrize("kind", ["byte", "end", "index", "keys", "file"])
     def test_damage_rebuilds(self, tmp_path, caplog, kind):
         cached(tmp_path, "x", {}, raw)
-        getattr(self, f"damage_{kind}")(next(tmp_path.glob("x-????????")))
+        getattr(self, f"damage_{kind}")(next(tmp_path.glob(f"x-{'?' * 16}")))
         with caplog.at_level(logging.WARNING):
             again = cached(tmp_path, "x", {}, lambda: raw(7))
         assert again.train_images.max() == 7
@@ -105,7 +116,7 @@ class TestCache:
     def test_a_failed_build_leaves_nothing(self, tmp_path):
         with pytest.raises(ZeroDivisionError):
             cached(tmp_path, "x", {}, lambda: 1 / 0)
-        assert not list(tmp_path.glob("x-????????"))
+        assert not list(tmp_path.glob(f"x-{'?' * 16}"))
 
 
 class TestImageFolder:
@@ -133,6 +144,32 @@ class TestImageFolder:
         assert dataset.load().fingerprint == before
         draw(folder / "test" / "cat" / "00.png", seed=77)
         assert dataset.load().fingerprint != before
+
+    def test_a_change_of_one_pixel_in_many_images_is_another_fingerprint(self, tmp_path):
+        fingerprints = []
+        for value in (0, 1):
+            images = torch.zeros(3000, 3, 2, 2, dtype=torch.uint8)
+            images[1000] = value  # not among the thousand
+            labels = torch.arange(3000) % 2
+            dataset = configured("imagefolder", tmp_path, root=str(tmp_path))
+            dataset.read = partial(RawImages, images, labels, images[:2], labels[:2], ("a", "b"))
+            fingerprints.append(dataset.load().fingerprint)
+        assert fingerprints[0] != fingerprints[1]
+
+    def test_a_limit_is_another_fingerprint(self, folder):
+        whole, part = (
+            configured("imagefolder", folder, root=str(folder), limit_train=limit).load()
+            for limit in (None, 30)
+        )
+        assert whole.fingerprint != part.fingerprint
+
+    def test_names_need_not_be_utf_8(self, folder):
+        odd = folder / os.fsdecode(b"caf\xe9")
+        shutil.move(folder / "train", odd / "train")
+        shutil.move(folder / "test", odd / "test")
+        draw(odd / "train" / "cat" / os.fsdecode(b"\xff.png"))
+        images = configured("imagefolder", folder, root=str(odd)).read()
+        assert len(images.train_images) == 41
 
     def test_refuses_other_classes_in_the_test(self, folder):
         shutil.move(folder / "test" / "dog", folder / "test" / "wolf")
@@ -258,6 +295,67 @@ def test_cifar_is_taken_as_it_is(tmp_path, monkeypatch, name, kind):
     assert images.train_labels[5] == label
     assert len(images.test_labels) == 4
     assert images.classes == FakeCifar.classes
+
+
+class FiledCifar(FakeCifar):
+    """Draws from the seed in a file, which the download leaves."""
+
+    opened = 0
+
+    def __init__(self, root, train, download):
+        super().__init__(root, train, download)
+        type(self).opened += 1
+        file = Path(root) / "cifar-10-batches-py" / "data"
+        if not file.exists():
+            file.parent.mkdir()
+            file.write_text("1")
+        self.random_offset = int(file.read_text())
+
+
+@pytest.fixture
+def filed(tmp_path, monkeypatch):
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", FiledCifar)
+    monkeypatch.setattr(FiledCifar, "opened", 0)
+    return configured("cifar10", tmp_path)
+
+
+def test_a_download_is_decoded_once(filed):
+    filed.read()
+    opened = FiledCifar.opened
+    filed.read()
+    assert FiledCifar.opened == opened
+
+
+def test_a_download_has_one_owner(filed, tmp_path, monkeypatch):
+    def part(root, train):
+        (lock,) = (tmp_path / "cache").glob("*.download.lock")
+        with pytest.raises(Timeout):
+            FileLock(lock).acquire(timeout=0)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(filed, "part", part)
+    with pytest.raises(ZeroDivisionError):
+        filed.read()
+
+
+def test_other_files_in_the_place_of_a_download_are_decoded(filed, tmp_path):
+    before = filed.load().fingerprint
+    (tmp_path / "cifar-10-batches-py" / "data").write_text("22")
+    assert filed.load().fingerprint != before
+
+
+def test_what_was_decoded_outlives_its_files(filed, tmp_path, caplog):
+    before = filed.load().fingerprint
+    shutil.rmtree(tmp_path / "cifar-10-batches-py")
+    with caplog.at_level(logging.INFO):
+        assert filed.load().fingerprint == before
+    assert "cifar-10-batches-py is gone" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "gtsrb"])
+def test_the_files_that_are_looked_at_are_those_of_the_facts(tmp_path, name):
+    config = OmegaConf.load(ROOT / "conf" / "dataset" / f"{name}.yaml")
+    assert config.dataset.facts.files == [configured(name, tmp_path).source]
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "gtsrb"])

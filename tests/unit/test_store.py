@@ -1,5 +1,6 @@
 """Victims are made once, whole or not at all, and survive being killed."""
 
+import errno
 import logging
 import multiprocessing
 import shutil
@@ -11,6 +12,9 @@ from filelock import FileLock
 
 from backdoor_lab.attacks.badnets import BadNets
 from backdoor_lab.callbacks.resume import Resume
+from backdoor_lab.digests import digest
+from backdoor_lab.errors import ConfigError
+from backdoor_lab.run.gate import made_readable
 from backdoor_lab.store import RESUME, Store
 from backdoor_lab.training import CropFlip, Recipe, Tuning, one_cycle
 from backdoor_lab.victims.folder import load_victim, save_victim
@@ -73,8 +77,9 @@ def gone(folder):
     (folder / "model.txt").unlink()
 
 
-def unlisted(folder):
-    (folder / "more.txt").write_text("more")
+def a_folder_instead_of_a_file(folder):
+    (folder / "model.txt").unlink()
+    (folder / "model.txt").mkdir()
 
 
 def no_manifest(folder):
@@ -95,7 +100,8 @@ def a_file_instead(folder):
 
 
 DAMAGES = [
-    changed, gone, unlisted, no_manifest, empty_manifest, manifest_of_another_kind, a_file_instead
+    changed, gone, a_folder_instead_of_a_file, no_manifest, empty_manifest,
+    manifest_of_another_kind, a_file_instead,
 ]  # fmt: skip
 
 
@@ -108,6 +114,44 @@ def test_damage_is_noticed_and_mended(tmp_path, caplog, damage):
     assert not cached
     assert "damaged" in caplog.text
     assert (folder / "model.txt").read_text() == "whole"
+
+
+def test_what_is_damaged_is_kept_aside_once(tmp_path, caplog):
+    for text in ("first", "second"):
+        folder, _ = Store(tmp_path).make_once("victim", KEY, write)
+        (folder / "model.txt").write_text(text)
+    folder, _ = Store(tmp_path).make_once("victim", KEY, write)
+    aside = folder.with_name(f"{folder.name}.damaged")
+    assert (aside / "model.txt").read_text() == "second"
+    assert aside.name in caplog.text
+
+
+@pytest.mark.parametrize("stray", [".nfs0000000001", ".DS_Store", "model.txt~"])
+def test_a_stray_file_costs_no_victim(tmp_path, stray):
+    folder, _ = Store(tmp_path).make_once("victim", KEY, write)
+    (folder / stray).write_text("")
+    assert Store(tmp_path).make_once("victim", KEY, write) == (folder, True)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ESTALE])
+def test_a_disk_that_cannot_be_read_costs_no_victim(tmp_path, monkeypatch, number):
+    folder, _ = Store(tmp_path).make_once("victim", KEY, write)
+
+    def fail(file):
+        raise OSError(number, "not now", str(file))
+
+    monkeypatch.setattr("backdoor_lab.store.folders.checksum", fail)
+    with pytest.raises(OSError, match="not now") as error:
+        Store(tmp_path).make_once("victim", KEY, write)
+    assert isinstance(made_readable(error.value), ConfigError)
+    assert (folder / "model.txt").read_text() == "whole"
+
+
+def test_keys_whose_first_eight_digits_agree_are_two(tmp_path):
+    one, other = {"seed": 78316}, {"seed": 120646}
+    assert digest(one) == digest(other)
+    Store(tmp_path).make_once("victim", one, write)
+    assert not Store(tmp_path).make_once("victim", other, write)[1]
 
 
 def test_an_interrupted_making_leaves_no_victim(tmp_path):

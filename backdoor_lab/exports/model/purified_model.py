@@ -16,6 +16,7 @@ from backdoor_lab.exports.model.card import card
 from backdoor_lab.exports.model.graph import require_onnx, write_graph
 from backdoor_lab.models import Classifier
 from backdoor_lab.records import Record
+from backdoor_lab.store import sealed
 from backdoor_lab.tensors import plain
 from backdoor_lab.validation import validated
 from backdoor_lab.victims import Victim
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from backdoor_lab.run.job import Job
 
 PLACE = "model"
+ASIDE = "aside.safetensors"
 COMPANIONS = "*config.json"  # of folders as timm and Hugging Face write them
 
 
@@ -58,11 +60,17 @@ class PurifiedModel:
         wrapped = victim.layout.wrapped if victim.layout else None
         ordered: Any = OrderedDict(state)
         torch.save({wrapped: ordered} if wrapped else ordered, folder / "state_dict.pt")
-        for file in victim.folder.glob(COMPANIONS) if victim.folder and victim.layout else ():
-            shutil.copyfile(file, folder / file.name)
+        for file in brought(victim):
+            if file.match(COMPANIONS):
+                shutil.copyfile(file, folder / file.name)
         if self.onnx:
             write_graph(folder / "model.onnx", purified)
         (folder / "README.md").write_text(card(job.cfg, record, victim, purified))
+
+
+def brought(victim: Victim) -> list[Path]:
+    """The stored files of a victim that somebody handed over."""
+    return sealed(victim.folder) if victim.folder and victim.layout else []
 
 
 def named(purified: Classifier, victim: Victim) -> dict[str, Tensor]:
@@ -78,7 +86,6 @@ def named(purified: Classifier, victim: Victim) -> dict[str, Tensor]:
         layout.theirs(name): one.reshape(layout.shapes[name]) if name in layout.shapes else one
         for name, one in state.items()
     }
-    file = (victim.folder or Path()) / "aside.safetensors"
-    aside = load_file(file) if file.is_file() else {}
+    aside = next((load_file(file) for file in brought(victim) if file.name == ASIDE), {})
     copies = set(layout.copies)
     return theirs | {name: one for name, one in aside.items() if name not in copies}
