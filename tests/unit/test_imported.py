@@ -150,6 +150,16 @@ def test_normalisation_of_bytes_is_told_of_images_in_0_to_1(tmp_path):
         assert told["std"] == pytest.approx((0.2, 0.2, 1))
 
 
+def test_normalisation_of_bytes_among_the_weights_is_told_of_images_in_0_to_1(tmp_path):
+    of_bytes = {"normalize.mean": [127.5, 51, 0], "normalize.std": [51.0, 51, 255]}
+    state = {name: torch.tensor(values).view(1, 3, 1, 1) for name, values in of_bytes.items()}
+    save_file(state, tmp_path / "model.safetensors")
+    told = inspect(tmp_path / "model.safetensors")["told"]
+    assert told["mean"] == pytest.approx((0.5, 0.2, 0))
+    assert told["std"] == pytest.approx((0.2, 0.2, 1))
+    assert told["holds_normalisation"]
+
+
 def test_a_dictionary_without_tensors_is_told_by_its_keys(bench, tmp_path):
     path = saved(tmp_path, {"ema": bench.state_dict(), "epoch": 3})
     assert "holds 'ema', 'epoch', and no tensors there or below state_dict" in refusal(path)[0]

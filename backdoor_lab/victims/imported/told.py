@@ -50,12 +50,15 @@ class Told:
 
     def or_else(self, state: Mapping[str, Tensor]) -> Told:
         """With a normalisation that lies among the weights, as `normalize.mean` and `.std` do."""
-        found: dict[str, Any] = {
+        found = {
             name.rpartition(".")[2]: tuple(one.flatten().tolist())
             for name, one in state.items()
             if name.rpartition(".")[2] in ("mean", "std") and one.numel() == CHANNELS
         }
-        return replace(self, **found, holds_normalisation=True) if len(found) == 2 else self
+        if len(found) < 2:
+            return self
+        mean, std = as_shares(found["mean"], found["std"])
+        return replace(self, mean=mean, std=std, holds_normalisation=True)
 
 
 def told_by_folder(folder: Path) -> tuple[Path, Told]:
