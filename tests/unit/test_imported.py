@@ -113,6 +113,44 @@ def test_a_folder_of_timm_tells_classes_and_normalisation(tmp_path):
     assert found.layout.names["fc.weight"] == "fc.weight"
 
 
+@pytest.fixture
+def narrow_folder(bench, tmp_path):
+    """A repository in Hugging Face's cache, whose files are links to the blobs beside it."""
+    snapshot = tmp_path / "repository" / "snapshots" / "0a1b"
+    blobs = snapshot.parents[1] / "blobs"
+    for folder in (snapshot, blobs):
+        folder.mkdir(parents=True)
+    save_file(bench.state_dict(), blobs / "b0")
+    for name in ("b1", "b2"):
+        (blobs / name).write_text("{}")
+    names = ("model.safetensors", "config.json", "preprocessor_config.json")
+    for number, name in enumerate(names):
+        (snapshot / name).symlink_to(f"../../blobs/b{number}")
+    return snapshot
+
+
+def test_a_folder_of_hugging_face_s_cache_links_to_its_blobs(narrow_folder):
+    assert looked_at(narrow_folder).format == "a folder with safetensors"
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "config.json", "preprocessor_config.json", "blobs"]
+)
+def test_a_link_out_of_a_folder_is_refused(narrow_folder, tmp_path, name):
+    if name == "blobs":  # a cache is none that has its blobs elsewhere
+        blobs = narrow_folder.parents[1] / "blobs"
+        blobs.rename(tmp_path / "secret")
+        blobs.symlink_to(tmp_path / "secret")
+    else:
+        secret = tmp_path / "secret"
+        (narrow_folder / name).resolve().rename(secret)
+        (narrow_folder / name).unlink()
+        (narrow_folder / name).symlink_to(secret)
+    said, _ = refusal(narrow_folder)
+    assert "is a link out of it, to " in said
+    assert str(tmp_path / "secret")[:20] in said
+
+
 def hugging_face(name):
     """transformers' name for a weight of a ResNet."""
     for ours, theirs in {"conv1": "convolution", "bn1": "normalization"}.items():
