@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pt")
+BLOCK = 512  # bytes, in which `st_blocks` counts everywhere
 
 
 def weights_of(folder: Path) -> Path | None:
@@ -24,6 +26,11 @@ def files_of(path: Path) -> list[Path]:
         return [path]
     weights = weights_of(path)
     return [*([weights] if weights else []), *companions(path)]
+
+
+def size_of(path: Path) -> int:
+    """Bytes of what is read of a model; the holes of a sparse file hold none."""
+    return sum(min(one.st_size, BLOCK * one.st_blocks) for one in map(os.stat, files_of(path)))
 
 
 def stray_link(folder: Path) -> Path | None:
