@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from backdoor_lab.model_folder import files_of
 
 PART = 2**20  # bytes that are read at once
 SAMPLE = 1000  # files of a folder whose bytes are looked at
@@ -50,7 +52,17 @@ def files_below(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
 def folder_digest(folder: str) -> str:
     """A digest of the names and sizes of all files below, and of the bytes of some of them."""
     root = Path(folder)
-    files = [file for file in files_below(root) if file.is_file()]
+    return digest_of(root, [file for file in files_below(root) if file.is_file()])
+
+
+@cache
+def model_digest(folder: str) -> str:
+    """The same of the files of a folder that are read as a model."""
+    return digest_of(Path(folder), files_of(Path(folder)))
+
+
+def digest_of(root: Path, files: Sequence[Path]) -> str:
+    """Of the names and sizes of files below `root`, and of the bytes of some of them."""
     found = hashlib.sha256()
     for file in files:
         line = f"{file.relative_to(root)}\0{file.stat().st_size}\n"

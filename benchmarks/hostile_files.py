@@ -203,6 +203,23 @@ def noise(draw: random.Random, folder: Path, sound: Sound) -> Path:
     return put(folder, name, head + draw.randbytes(draw.choice([0, 1, 100, 10**5])))
 
 
+def sparse(draw: random.Random, folder: Path, sound: Sound) -> Path:
+    """Files of which most are holes: of weights, or beside sound ones with one that repeats."""
+    many = draw.choice([10**8, 10**10, 10**11])
+    if draw.random() < 0.5:
+        header = {"w": {"dtype": "F32", "shape": [many], "data_offsets": [0, 4 * many]}}
+        text = json.dumps(header).encode()
+        file = put(folder, "a.safetensors", struct.pack("<Q", len(text)) + text)
+        os.truncate(file, 8 + len(text) + 4 * many)
+        return file
+    state = torch.load(io.BytesIO(sound["a.pt"]), weights_only=True)["state_dict"]
+    state = {f"net.{name}": one for name, one in state.items()}
+    torch.save(state | {"z": torch.zeros(1).expand(many)}, folder / "pytorch_model.bin")
+    put(folder, "config.json", b"{}")
+    os.truncate(put(folder, "junk", b""), 2**40)
+    return folder
+
+
 MAKERS: dict[str, Maker] = {
     "cut off": truncated,
     "bits flipped": flipped,
@@ -215,4 +232,5 @@ MAKERS: dict[str, Maker] = {
     "endless pickles": endless,
     "thousands of names": crowded,
     "noise": noise,
+    "sparse files": sparse,
 }

@@ -10,11 +10,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from backdoor_lab.config.facts import fact, without_facts
 from backdoor_lab.config.machine import precision_here
-from backdoor_lab.digests import checksum, folder_digest
+from backdoor_lab.digests import checksum, folder_digest, model_digest
 
 VICTIM_GROUPS = ("victim", "dataset", "model", "attack", "recipe", "trainer", "seed")
 PLACES = ("cache", "root")  # where things lie does not change what they are
-CONTENT = ("folder", "path")  # keys whose places stand for what lies there
+MODEL = "path"  # the key of a stranger's
+CONTENT = ("folder", MODEL)  # keys whose places stand for what lies there
 LEARNING = (  # of the trainer: what changes what is learnt
     "_target_", "precision", "limit_train_batches", "fast_dev_run", "gradient_clip_val",
     "callbacks",
@@ -61,7 +62,7 @@ def held(value: Any, key: str = "") -> Any:
     if isinstance(value, dict):
         return {name: held(one, name) for name, one in value.items()}
     if isinstance(value, str) and key in CONTENT and Path(value).is_dir():
-        return folder_digest(value)
+        return model_digest(value) if key == MODEL else folder_digest(value)
     if isinstance(value, str) and (key in CONTENT or Path(value).suffix) and is_file(value):
         facts = Path(value).stat()
         return file_hash(value, facts.st_size, facts.st_mtime_ns)

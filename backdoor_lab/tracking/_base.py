@@ -6,10 +6,24 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
 from typing import Any, Self
 
 from lightning.pytorch.loggers import Logger
+
+
+class Ending(Enum):
+    """How a run came to its end, if it did."""
+
+    WELL = auto()
+    FAILED = auto()
+    STOPPED = auto()
+
+    @property
+    def exit_code(self) -> int:
+        """As a process tells it: 0 for a run that ended well."""
+        return int(self is not Ending.WELL)
 
 
 @dataclass(frozen=True)
@@ -37,14 +51,20 @@ class Tracker(ABC):
         config: Mapping[str, Any],
         folder: Path,
     ) -> Iterator[Self]:
-        """Open a run; it is finished on the way out, as failed where an exception passes."""
+        """Open a run; it is finished on the way out, as failed where an exception passes.
+
+        One that a signal or Ctrl-C stops has not ended: the same command goes on with it.
+        """
         self._open(RunInfo(name, group, job_type, tuple(tags), config, folder))
-        exit_code = 1
+        ending = Ending.STOPPED
         try:
             yield self
-            exit_code = 0
+            ending = Ending.WELL
+        except Exception:
+            ending = Ending.FAILED
+            raise
         finally:
-            self._close(exit_code)
+            self._close(ending)
 
     @property
     @abstractmethod
@@ -64,8 +84,8 @@ class Tracker(ABC):
         """Start a run."""
 
     @abstractmethod
-    def _close(self, exit_code: int) -> None:
-        """Finish it: 0 for a run that ended well, 1 for one that failed."""
+    def _close(self, ending: Ending) -> None:
+        """Finish it."""
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

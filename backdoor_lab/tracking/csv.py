@@ -1,15 +1,18 @@
-"""Tracking in plain files: `csv/metrics.csv` a row an epoch, `csv/summary.csv` one row."""
+"""Tracking in plain files: `csv/metrics.csv` a row an epoch; at the end, `csv/summary.csv` one row.
+
+A run that was killed or stopped has no summary: its rows stay, and the next try adds to them.
+"""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger
 
-from backdoor_lab.tracking._base import RunInfo, Tracker, flat
+from backdoor_lab.tracking._base import Ending, RunInfo, Tracker, flat
 
 
 class CSVTracker(Tracker):
@@ -33,20 +36,24 @@ class CSVTracker(Tracker):
     def _open(self, info: RunInfo) -> None:
         self._folder = info.folder / "csv"
         self._folder.mkdir(parents=True, exist_ok=True)
-        (self._folder / "metrics.csv").unlink(missing_ok=True)
+        rows, summary = self._folder / "metrics.csv", self._folder / "summary.csv"
+        goes_on = rows.exists() and not summary.exists()
+        earlier = list(csv.DictReader(rows.read_text().splitlines())) if goes_on else []
+        for file in (rows, summary):
+            file.unlink(missing_ok=True)
         self._summary = {
             "name": info.name,
             "group": info.group,
             "job_type": info.job_type,
             "tags": " ".join(info.tags),
         }
-        self._logger = _RowLogger(info.folder, name="csv", version="")
+        self._logger = _RowLogger(info.folder, earlier)
 
-    def _close(self, exit_code: int) -> None:
-        if self._logger is not None:
-            self._logger.finalize("failed" if exit_code else "success")
-            self._logger = None
-        row = {**self._summary, "exit_code": exit_code}
+    def _close(self, ending: Ending) -> None:
+        self._logger = None  # each row was written as it came
+        if ending is Ending.STOPPED:
+            return
+        row = {**self._summary, "exit_code": ending.exit_code}
         with (self._folder / "summary.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, list(row))
             writer.writeheader()
@@ -54,9 +61,18 @@ class CSVTracker(Tracker):
 
 
 class _RowLogger(CSVLogger):
-    """Counts rows over all trainings of a run; Lightning's own count restarts at each flush."""
+    """Counts rows over all trainings of a run; Lightning's own count restarts at each flush.
 
-    rows = 0
+    Args:
+        folder: of the run.
+        earlier: rows of a try before, which Lightning's writer would take away.
+    """
+
+    def __init__(self, folder: Path, earlier: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__(folder, name="csv", version="", flush_logs_every_n_steps=1)
+        self.rows = len(earlier)
+        self.experiment.metrics.extend(map(dict, earlier))
+        self.save()
 
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
         """Add a row; `step` is the row's number where none is given."""

@@ -3,7 +3,8 @@
 python -m backdoor_lab.tracking.dashboard --entity me --project backdoor_lab
 
 Needs `pip install '.[dashboard]'` and an account; `--print` shows what would be sent, and needs
-none. W&B has no panel for a heat map: that of the results below `--outputs` is sent as an image.
+none. W&B has no panel for a heat map: those of the results below `--outputs` are sent as images,
+each of runs that differ in attack, defense and seeds alone.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import logging
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import wandb
@@ -19,35 +21,41 @@ import wandb_workspaces.workspaces as ws
 from rich.pretty import pretty_repr
 
 from backdoor_lab.config.places import ROOT
-from backdoor_lab.records import collect
-from backdoor_lab.reports.heat_map import heat_map
+from backdoor_lab.reports.heat_map import Cells, cells_of, heat_map
+from backdoor_lab.reports.page.found import read_runs
 
 log = logging.getLogger(__name__)
 CHOICES = ("attack", "defense", "aux", "calibration")
 SCORES = ("acc", "asr", "acc_target", "der")
 MAP = "heat map"
-MEDIA = [MAP, "trigger", "features", "scores"]
+MEDIA = ("trigger", "features", "scores")
 
 
-def workspace(entity: str, project: str, name: str = "Purification") -> ws.Workspace:
-    """Panels that compare purifications; nothing is sent."""
+def workspace(entity: str, project: str, maps: int = 1, name: str = "Purification") -> ws.Workspace:
+    """Panels that compare purifications, with so many heat maps; nothing is sent."""
     return ws.Workspace(
         entity=entity,
         project=project,
         name=name,
-        sections=[scores(), costs(), pictures()],
+        sections=[scores(), costs(), pictures(maps)],
     )
 
 
-def send_heat_map(entity: str, project: str, outputs: Path) -> None:
-    """The map of all results below `outputs`, as a run of its own."""
+def send_heat_maps(entity: str, project: str, maps: Mapping[str, Cells]) -> None:
+    """The maps, each an image with its title, as a run of their own."""
     with (
         tempfile.TemporaryDirectory() as folder,
         wandb.init(entity=entity, project=project, job_type="report", name=MAP) as run,
     ):
-        file = Path(folder) / "map.png"
-        heat_map(file, collect(outputs / "runs").values())
-        run.log({MAP: wandb.Image(str(file))})
+        for key, (title, cells) in zip(map_keys(len(maps)), maps.items(), strict=True):
+            file = Path(folder) / f"{key}.png"
+            heat_map(file, title, cells)
+            run.log({key: wandb.Image(str(file), caption=title)})
+
+
+def map_keys(count: int) -> list[str]:
+    """What W&B calls each map: images under one name are shown in one size."""
+    return [f"{MAP} {number}" for number in range(1, count + 1)]
 
 
 def scores() -> ws.Section:
@@ -81,9 +89,10 @@ def costs() -> ws.Section:
     return ws.Section(name="Costs and settings", panels=panels)
 
 
-def pictures() -> ws.Section:
-    """Triggers, features, scores of each run."""
-    return ws.Section(name="Pictures", panels=[wr.MediaBrowser(media_keys=MEDIA, num_columns=3)])
+def pictures(maps: int) -> ws.Section:
+    """Heat maps; triggers, features, scores of each run."""
+    keys = [*map_keys(maps), *MEDIA]
+    return ws.Section(name="Pictures", panels=[wr.MediaBrowser(media_keys=keys, num_columns=3)])
 
 
 def scatter(title: str, x: str, y: str, colour: str | None) -> wr.ScatterPlot:
@@ -116,12 +125,13 @@ def main() -> None:
     parser.add_argument("--outputs", type=Path, default=ROOT / "outputs")
     parser.add_argument("--print", action="store_true", help="show it, send nothing")
     chosen = parser.parse_args()
-    made = workspace(chosen.entity, chosen.project)
+    maps = cells_of(read_runs(chosen.outputs).records.values())
+    made = workspace(chosen.entity, chosen.project, len(maps))
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if chosen.print:
         log.info(pretty_repr(made))
     else:
-        send_heat_map(chosen.entity, chosen.project, chosen.outputs)
+        send_heat_maps(chosen.entity, chosen.project, maps)
         log.info("Saved: %s", made.save().url)
 
 

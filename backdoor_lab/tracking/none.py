@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from backdoor_lab.tracking._base import RunInfo, Tracker
+from backdoor_lab.tracking._base import Ending, RunInfo, Tracker
 
 
 class NoTracker(Tracker):
@@ -25,5 +25,5 @@ class NoTracker(Tracker):
     def _open(self, info: RunInfo) -> None:
         return
 
-    def _close(self, exit_code: int) -> None:
+    def _close(self, ending: Ending) -> None:
         return

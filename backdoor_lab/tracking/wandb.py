@@ -14,12 +14,12 @@ from lightning.pytorch.loggers import WandbLogger
 from requests.utils import get_netrc_auth
 
 from backdoor_lab.errors import ConfigError
-from backdoor_lab.tracking._base import RunInfo, Tracker, flat
+from backdoor_lab.tracking._base import Ending, RunInfo, Tracker, flat
 from backdoor_lab.validation import validated
 
 log = logging.getLogger(__name__)
 Mode = Literal["online", "offline", "disabled"]
-UNFINISHED = "wandb_id"  # in a run's folder, until the run has ended well
+UNFINISHED = "wandb_id"  # in a run's folder, until the run has ended, well or not
 SECONDS = 5.0  # to connect, and to answer
 MODES = {
     "online": "online",
@@ -107,16 +107,16 @@ class WandbTracker(Tracker):
             settings=wandb.Settings(silent=True, console="off", disable_code=True),
         )
 
-    def _close(self, exit_code: int) -> None:
+    def _close(self, ending: Ending) -> None:
         if self._logger is not None:
-            if not exit_code:
+            if ending is not Ending.STOPPED:
                 self.unfinished.unlink(missing_ok=True)
-            self._logger.experiment.finish(exit_code=exit_code)
+            self._logger.experiment.finish(exit_code=ending.exit_code)
             self._logger = None
 
 
 def identifier(folder: Path) -> str:
-    """The W&B id of a folder's run: that of the try before, if it came to no end."""
+    """The W&B id of a folder's run: that of the try before, if it was killed or stopped."""
     file = folder / UNFINISHED
     if not file.exists():
         file.write_text(secrets.token_hex(6))

@@ -1,6 +1,7 @@
 """A stranger's classifier: what is read, under whose names, and what is refused in which words."""
 
 import json
+import os
 import pickle
 import shlex
 from collections import OrderedDict
@@ -15,19 +16,31 @@ from safetensors.torch import save_file
 from backdoor_lab.attacks.blended import Blended
 from backdoor_lab.attacks.lc import LC
 from backdoor_lab.attacks.unknown import Unknown
+from backdoor_lab.config.identity import held
+from backdoor_lab.datasets import DataSpec
+from backdoor_lab.digests import model_digest
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.models import ModelFactory
 from backdoor_lab.victims.imported import Imported
 from backdoor_lab.victims.imported.layout import Layout, matched
 from backdoor_lab.victims.imported.namings import readings
-from backdoor_lab.victims.imported.opening import opened
+from backdoor_lab.victims.imported.opening import opened, taken
 from backdoor_lab.victims.imported.order import meant_order
-from backdoor_lab.victims.imported.reading import inspect
+from backdoor_lab.victims.imported.quarantine import (
+    COPIES,
+    LARGEST,
+    ROOM,
+    SECONDS,
+    room_for,
+    seconds_for,
+)
+from backdoor_lab.victims.imported.reading import inspect, stored
 from backdoor_lab.victims.imported.statements import as_typed
 from backdoor_lab.victims.imported.zoo import fitted
 from tests.strangers import BenchPreActResNet18, bench_result, torchvision_resnet
 
 NARROW = ModelFactory("preact_resnet18", options={"width": 16})
+THREE = DataSpec("three", ("a", "b", "c"), (3, 32, 32), (0.5,) * 3, (0.5,) * 3, 0, False)
 RESNET = ModelFactory("resnet18", small_stem=True)
 
 
@@ -113,6 +126,95 @@ def test_a_folder_of_timm_tells_classes_and_normalisation(tmp_path):
     assert found.layout.names["fc.weight"] == "fc.weight"
 
 
+@pytest.fixture
+def narrow_folder(bench, tmp_path):
+    """A repository in Hugging Face's cache, whose files are links to the blobs beside it."""
+    snapshot = tmp_path / "repository" / "snapshots" / "0a1b"
+    blobs = snapshot.parents[1] / "blobs"
+    for folder in (snapshot, blobs):
+        folder.mkdir(parents=True)
+    save_file(bench.state_dict(), blobs / "b0")
+    for name in ("b1", "b2"):
+        (blobs / name).write_text("{}")
+    names = ("model.safetensors", "config.json", "preprocessor_config.json")
+    for number, name in enumerate(names):
+        (snapshot / name).symlink_to(f"../../blobs/b{number}")
+    return snapshot
+
+
+def test_a_folder_of_hugging_face_s_cache_links_to_its_blobs(narrow_folder):
+    assert looked_at(narrow_folder).format == "a folder with safetensors"
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "config.json", "preprocessor_config.json", "blobs"]
+)
+def test_a_link_out_of_a_folder_is_refused(narrow_folder, tmp_path, name):
+    if name == "blobs":  # a cache is none that has its blobs elsewhere
+        blobs = narrow_folder.parents[1] / "blobs"
+        blobs.rename(tmp_path / "secret")
+        blobs.symlink_to(tmp_path / "secret")
+    else:
+        secret = tmp_path / "secret"
+        (narrow_folder / name).resolve().rename(secret)
+        (narrow_folder / name).unlink()
+        (narrow_folder / name).symlink_to(secret)
+    said, _ = refusal(narrow_folder)
+    assert "is a link out of it, to " in said
+    assert str(tmp_path / "secret")[:20] in said
+
+
+def test_what_lies_beside_a_model_gives_it_no_room_no_time_and_no_other_name(narrow_folder):
+    before = room_for(narrow_folder), seconds_for(narrow_folder)
+    digest = held({"path": str(narrow_folder)})
+    sparse(narrow_folder / "junk", 2**40)
+    model_digest.cache_clear()
+    assert (room_for(narrow_folder), seconds_for(narrow_folder)) == before
+    assert held({"path": str(narrow_folder)}) == digest
+    (narrow_folder / "config.json").write_text("[]")
+    model_digest.cache_clear()
+    assert held({"path": str(narrow_folder)}) != digest
+
+
+def sparse(file, size):
+    file.touch()
+    os.truncate(file, size)
+    return file
+
+
+def test_the_holes_of_a_sparse_file_give_it_no_room(tmp_path):
+    file = sparse(tmp_path / "model.pt", 2**40)
+    assert room_for(file) < 2 * ROOM
+    assert seconds_for(file) == SECONDS
+
+
+def test_room_and_time_end_somewhere(tmp_path, monkeypatch):
+    monkeypatch.setattr("backdoor_lab.victims.imported.quarantine.size_of", lambda path: 2**40)
+    assert room_for(tmp_path) == ROOM + COPIES * LARGEST
+    assert seconds_for(tmp_path) < 10 * 60
+
+
+@pytest.mark.parametrize("junk", [False, True], ids=["alone", "beside a sparse file"])
+def test_a_tensor_that_repeats_its_bytes_is_not_written_out(bench, tmp_path, junk):
+    place = tmp_path / "theirs"
+    place.mkdir()
+    state = {f"net.{name}": one for name, one in bench.state_dict().items()}
+    torch.save(state | {"z": torch.zeros(1).expand(50_000_000)}, place / "pytorch_model.bin")
+    (place / "config.json").write_text("{}")
+    if junk:
+        sparse(place / "junk", 2**40)
+    with pytest.raises(ConfigError, match="holds tensors that are larger than it is"):
+        taken(place, looked_at(place).layout, NARROW.build(THREE, 0), tmp_path)
+    assert not (tmp_path / "aside.safetensors").exists()
+
+
+def test_bytes_that_tensors_share_count_once():
+    one = torch.zeros(8)
+    assert stored([one, one[2:], one.view(2, 4), one[:1].expand(10**6)]) == 32
+    assert stored([one, one.clone()]) == 64
+    assert stored([]) == 0
+
+
 def hugging_face(name):
     """transformers' name for a weight of a ResNet."""
     for ours, theirs in {"conv1": "convolution", "bn1": "normalization"}.items():
@@ -148,6 +250,16 @@ def test_normalisation_of_bytes_is_told_of_images_in_0_to_1(tmp_path):
         told = inspect(tmp_path)["told"]
         assert told["mean"] == pytest.approx((0.5, 0.2, 0))
         assert told["std"] == pytest.approx((0.2, 0.2, 1))
+
+
+def test_normalisation_of_bytes_among_the_weights_is_told_of_images_in_0_to_1(tmp_path):
+    of_bytes = {"normalize.mean": [127.5, 51, 0], "normalize.std": [51.0, 51, 255]}
+    state = {name: torch.tensor(values).view(1, 3, 1, 1) for name, values in of_bytes.items()}
+    save_file(state, tmp_path / "model.safetensors")
+    told = inspect(tmp_path / "model.safetensors")["told"]
+    assert told["mean"] == pytest.approx((0.5, 0.2, 0))
+    assert told["std"] == pytest.approx((0.2, 0.2, 1))
+    assert told["holds_normalisation"]
 
 
 def test_a_dictionary_without_tensors_is_told_by_its_keys(bench, tmp_path):

@@ -15,7 +15,7 @@ from backdoor_lab.reports.views import VIEWS, draw_views
 from backdoor_lab.reports.views.activations import by_class, change, maps_of
 from backdoor_lab.reports.views.batch_norms import values_of
 from backdoor_lab.reports.views.grad_cam import grad_cam
-from backdoor_lab.reports.views.line import between, line_picture
+from backdoor_lab.reports.views.line import POINTS, between, line_figure, line_picture
 from tests.tiny import drawn_tiny
 
 
@@ -82,14 +82,35 @@ def test_the_line_ends_at_both_models():
     assert half["body.1.num_batches_tracked"] == start["body.1.num_batches_tracked"]
 
 
-def test_points_between_the_models_get_statistics_of_their_own(
+def test_all_points_get_statistics_of_their_own_and_the_models_keep_theirs(
     tmp_path, model, exam, engine, monkeypatch
 ):
-    refreshed = []
-    monkeypatch.setattr(engine, "refresh_statistics", lambda _, data: refreshed.append(data))
+    refreshed, drawn = [], []
+    monkeypatch.setattr(
+        engine, "refresh_statistics", lambda one, data: refreshed.append((one, data))
+    )
+    monkeypatch.setattr(
+        "backdoor_lab.reports.views.line.line_figure",
+        lambda rows, ends: drawn.append((rows, ends)) or line_figure(rows, ends),
+    )
     line_picture(tmp_path / "line.png", dict.fromkeys(("victim", "purified"), model), exam, engine)
-    assert len(refreshed) == 9  # of eleven points the ends keep their own
-    assert all(torch.equal(data.images, exam.clean.images) for data in refreshed)
+    assert len(refreshed) == len(POINTS) == 11
+    assert all(one is not model for one, _ in refreshed)
+    assert all(torch.equal(data.images, exam.clean.images) for _, data in refreshed)
+    ((_, ends),) = drawn
+    assert ends[0] == ends[1]
+    assert ends[0][2] == pytest.approx(engine.accuracy(model, exam.clean))
+
+
+def test_the_models_as_they_are_stand_apart_from_the_line():
+    rows, ends = [[1.0, 2.0, 0.5, 0.6]] * 11, [[3.0, 4.0, 0.7, 0.8], [5.0, 6.0, 0.9, 1.0]]
+    figure = line_figure(rows, ends)
+    crosses = [one.get_offsets().tolist() for one in figure.axes[1].collections]
+    assert crosses == [[[0, 0.7], [1, 0.9]], [[0, 0.8], [1, 1.0]]]
+    assert figure.axes[1].lines[0].get_ydata().tolist() == [0.5] * 11
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == [
+        "clean, true class", "triggered, attacker's class", "as they are"
+    ]  # fmt: skip
 
 
 def test_heat_is_what_speaks_for_the_answer_and_at_most_1():

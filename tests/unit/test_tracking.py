@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from backdoor_lab.callbacks import EpochLoss
 from backdoor_lab.config.checks import refuse
 from backdoor_lab.errors import ConfigError
+from backdoor_lab.run.exits import Stopped
 from backdoor_lab.tracking.csv import CSVTracker
 from backdoor_lab.tracking.none import NoTracker
 from backdoor_lab.tracking.wandb import WandbTracker, _mode
@@ -119,6 +120,34 @@ def test_csv_of_a_failed_run_and_of_the_next(tmp_path):
     assert "note" not in row
 
 
+@pytest.mark.parametrize("raised", [Stopped(143), KeyboardInterrupt()], ids=repr)
+def test_csv_of_a_stopped_run_goes_on(tmp_path, raised):
+    tracker = CSVTracker()
+
+    def once(title, error):
+        with opened(tracker, tmp_path):
+            train(tracker.lightning_logger, title, 2)
+            if error is not None:
+                raise error
+
+    with pytest.raises(type(raised)):
+        once("victim", raised)
+    assert not (tmp_path / "csv" / "summary.csv").exists()
+    once("ft", None)
+    rows = list(csv.DictReader((tmp_path / "csv" / "metrics.csv").open()))
+    assert [row["step"] for row in rows] == ["0", "1", "2", "3"]
+    assert [row["victim/epoch"] for row in rows] == ["1", "2", "", ""]
+    assert [row["ft/epoch"] for row in rows] == ["", "", "1", "2"]
+    assert (tmp_path / "csv" / "summary.csv").exists()
+
+
+def test_csv_of_a_killed_run_has_every_epoch(tmp_path):
+    with opened(CSVTracker(), tmp_path) as tracker:
+        tracker.lightning_logger.log_metrics({"victim/epoch": 1})
+        (row,) = csv.DictReader((tmp_path / "csv" / "metrics.csv").open())
+    assert row["victim/epoch"] == "1"
+
+
 def test_wandb_mode_without_a_key(monkeypatch):
     assert _mode("auto") == "offline"
     assert _mode("offline") == "offline"
@@ -197,20 +226,21 @@ def test_wandb_offline_runs_stay_separate(tmp_path):
     assert summary["purified/acc"] == 0.9
 
 
-def test_a_run_that_came_to_no_end_is_continued_and_a_finished_one_is_not(tmp_path):
+def test_a_stopped_run_is_continued_and_one_that_ended_or_failed_is_not(tmp_path):
     tracker = WandbTracker(project="p", entity=None, mode="offline")
     ids = []
 
-    def once(ends_well):
+    def once(raised):
         with opened(tracker, tmp_path):
             ids.append(tracker.lightning_logger.experiment.id)
-            if not ends_well:
-                raise RuntimeError("broken")
+            if raised is not None:
+                raise raised
 
-    for ends_well in (False, True, True):
-        with nullcontext() if ends_well else pytest.raises(RuntimeError, match="broken"):
-            once(ends_well)
-    assert ids[0] == ids[1] != ids[2]
+    for raised in (Stopped(143), KeyboardInterrupt(), RuntimeError("diverged"), None, None):
+        with nullcontext() if raised is None else pytest.raises(type(raised)):
+            once(raised)
+    assert ids[0] == ids[1] == ids[2]
+    assert len(set(ids[2:])) == 3
 
 
 def test_the_sweep_calls_the_command_line_with_what_composes(config):

@@ -1,12 +1,12 @@
 """Loss along the straight line from the victim to the purified model.
 
-Between the two, running statistics that are means of theirs fit neither: they are taken anew, of
-clean images, so that a barrier is one of the weights.
+Running statistics that are means of the two models' fit neither: they are taken anew at all points,
+the ends too, so that a barrier is one of the weights. Crosses show both models as they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from backdoor_lab.datasets import evenly
+from backdoor_lab.datasets._images import ImageSet
 from backdoor_lab.evaluation.examination import Examination
 from backdoor_lab.models import Classifier
 from backdoor_lab.reports.style import INK
@@ -38,30 +39,45 @@ def line_picture(
     clean = exam.clean.take(evenly(len(exam.clean), IMAGES))
     some = evenly(len(exam.triggered), IMAGES)
     triggered, wanted = exam.triggered.take(some), exam.wanted[some]
+    asked = [(clean, clean.labels), (triggered, wanted)]
+    ends = [scores(models[name], asked, engine) for name in ("victim", "purified")]
     model = deepcopy(models["victim"])
     rows = []
     for point in POINTS:
         model.load_state_dict(between(start, end, point))
-        if 0 < point < 1:
-            engine.refresh_statistics(model, clean)
-        answers = [engine.predict(model, images) for images in (clean, triggered)]
-        asked = [clean.labels, wanted]
-        pairs = [(a, b.to(a.device)) for a, b in zip(answers, asked, strict=True)]
-        rows.append([*(F.cross_entropy(a, b).item() for a, b in pairs),
-                     *(accuracy(a, b) for a, b in pairs)])  # fmt: skip
+        engine.refresh_statistics(model, clean)
+        rows.append(scores(model, asked, engine))
+    line_figure(rows, ends).savefig(path)
+    return True
+
+
+def scores(
+    model: Classifier, asked: Sequence[tuple[ImageSet, Tensor]], engine: Engine
+) -> list[float]:
+    """Cross-entropy of each set and its labels, then the rate of each."""
+    answers = [(engine.predict(model, images), labels) for images, labels in asked]
+    pairs = [(logits, labels.to(logits.device)) for logits, labels in answers]
+    losses = [F.cross_entropy(*pair).item() for pair in pairs]
+    return losses + [accuracy(*pair) for pair in pairs]
+
+
+def line_figure(rows: Sequence[Sequence[float]], ends: Sequence[Sequence[float]]) -> Figure:
+    """Scores at all points as lines, and those of both models as they are as crosses."""
     figure = Figure(figsize=(9, 3.2), dpi=150, layout="constrained")
     for axes, first, title in zip(figure.subplots(1, 2), (0, 2), ("cross-entropy", "rate"),
                                   strict=True):  # fmt: skip
         for offset, name in enumerate(("clean, true class", "triggered, attacker's class")):
             values = [row[first + offset] for row in rows]
             axes.plot(POINTS, values, marker=".", label=name, color=COLOURS[offset])
+            own = [one[first + offset] for one in ends]
+            axes.scatter([0, 1], own, marker="x", color=COLOURS[offset])
         axes.set_xticks([0, 1], ["victim", "purified"])
         axes.set_title(title, color=INK, fontsize=10)
+    figure.axes[0].scatter([], [], marker="x", color=INK, label="as they are")
     figure.axes[0].legend(frameon=False, fontsize=8)
     title = "On the straight line between the models, BatchNorm refreshed on clean test images"
     figure.suptitle(title, color=INK, fontsize=11)
-    figure.savefig(path)
-    return True
+    return figure
 
 
 def between(

@@ -17,6 +17,7 @@ from backdoor_lab.attacks import Attack
 from backdoor_lab.config import versions
 from backdoor_lab.datasets import DataSpec
 from backdoor_lab.errors import ConfigError, spelled
+from backdoor_lab.model_folder import companions
 from backdoor_lab.models import Classifier, ModelFactory
 from backdoor_lab.validation import validated
 from backdoor_lab.victims._base import Victim, VictimSource
@@ -24,7 +25,6 @@ from backdoor_lab.victims.folder import CARD
 from backdoor_lab.victims.imported.layout import Layout
 from backdoor_lab.victims.imported.opening import existing, opened, taken
 from backdoor_lab.victims.imported.statements import refuse_statements
-from backdoor_lab.victims.imported.told import companions
 from backdoor_lab.victims.imported.trial import tried_out
 from backdoor_lab.victims.workshop import Workshop
 

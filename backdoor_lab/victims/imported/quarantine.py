@@ -22,11 +22,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from backdoor_lab.model_folder import size_of
 from backdoor_lab.victims.imported.foreign import Refused
-from backdoor_lab.victims.imported.reading import path_size
 
 log = logging.getLogger(__name__)
 ROOM = 2**30  # bytes beside those that a file of its size takes
+LARGEST = 8 * 2**30  # bytes of a file, beyond which it gets no more room and no more time
 COPIES = 6  # of the file: mapped, in single precision, and on its way into another
 SECONDS, BYTES_A_SECOND = 8, 20 * 2**20  # of a processor; on a busy machine they last longer
 PATIENCE = 6  # seconds of the wall for one of a processor
@@ -75,7 +76,17 @@ def quarantined(work: Work, path: Path, *arguments: Any) -> dict[str, Any]:
 
 def seconds_for(path: Path) -> int:
     """What a file of its size may take of a processor."""
-    return SECONDS + path_size(path) // BYTES_A_SECOND
+    return SECONDS + counted(path) // BYTES_A_SECOND
+
+
+def room_for(path: Path) -> int:
+    """What a file of its size may take of memory, in bytes."""
+    return ROOM + COPIES * counted(path)
+
+
+def counted(path: Path) -> int:
+    """The size of a file by which room and time are given."""
+    return min(size_of(path), LARGEST)
 
 
 def _answer(sender: Connection, work: Work, path: Path, arguments: tuple[Any, ...]) -> None:
@@ -105,7 +116,7 @@ def _confine(path: Path) -> None:
         import resource
 
         held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        most = held + ROOM + COPIES * path_size(path)
+        most = held + room_for(path)
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         seconds = seconds_for(path)  # a new process has used none

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,7 @@ def convert(path: Path, plan: dict[str, Any], folder: str) -> dict[str, Any]:
         folder: to write to.
 
     Raises:
-        Refused: a weight is not finite.
+        Refused: a weight is not finite, or what is left aside is larger than the file.
     """
     state = read(path).state
     ours = {
@@ -136,7 +137,7 @@ def convert(path: Path, plan: dict[str, Any], folder: str) -> dict[str, Any]:
     ours |= {name: torch.zeros((), dtype=torch.int64) for name in plan["counters"]}
     save_file(plain(ours), Path(folder) / "model.safetensors")
     aside = {name: state[name] for name in plan["aside"]}
-    if sum(one.nbytes for one in aside.values()) > path_size(path):
+    if sum(one.nbytes for one in aside.values()) > stored(state.values()):
         raise Refused("holds tensors that are larger than it is")
     if aside:
         save_file(plain(aside), Path(folder) / "aside.safetensors")
@@ -156,7 +157,12 @@ def weight(name: str, tensor: Tensor, shape: list[int]) -> Tensor:
     return value
 
 
-def path_size(path: Path) -> int:
-    """Bytes of a file, or of the files of a folder."""
-    files = path.iterdir() if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())
+def stored(tensors: Iterable[Tensor]) -> int:
+    """Bytes that lie behind tensors: those that several share, or one repeats, count once."""
+    storages = [one.untyped_storage() for one in tensors]
+    total = reached = 0
+    for start, length in sorted((one.data_ptr(), one.nbytes()) for one in storages):
+        end = start + length
+        total += max(0, end - max(start, reached))
+        reached = max(reached, end)
+    return total

@@ -10,10 +10,9 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from backdoor_lab.victims.imported.foreign import Refused
+from backdoor_lab.model_folder import CONFIG, PREPROCESSOR, WEIGHTS, stray_link, weights_of
+from backdoor_lab.victims.imported.foreign import Refused, shown
 
-CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
-WEIGHTS = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pt")
 LARGEST = 16 * 2**20  # bytes of a config with the names of many classes
 CHANNELS = 3
 
@@ -50,23 +49,29 @@ class Told:
 
     def or_else(self, state: Mapping[str, Tensor]) -> Told:
         """With a normalisation that lies among the weights, as `normalize.mean` and `.std` do."""
-        found: dict[str, Any] = {
+        found = {
             name.rpartition(".")[2]: tuple(one.flatten().tolist())
             for name, one in state.items()
             if name.rpartition(".")[2] in ("mean", "std") and one.numel() == CHANNELS
         }
-        return replace(self, **found, holds_normalisation=True) if len(found) == 2 else self
+        if len(found) < 2:
+            return self
+        mean, std = as_shares(found["mean"], found["std"])
+        return replace(self, mean=mean, std=std, holds_normalisation=True)
 
 
 def told_by_folder(folder: Path) -> tuple[Path, Told]:
     """The file of weights in a folder as timm and Hugging Face write them, and what is said of it.
 
     Raises:
-        Refused: one of the two is missing, or the config is no JSON.
+        Refused: one of the two is missing or lies elsewhere, or the config is no JSON.
     """
-    files = [folder / name for name in WEIGHTS if (folder / name).is_file()]
-    if not (folder / CONFIG).is_file() or not files:
+    weights = weights_of(folder)
+    if not (folder / CONFIG).is_file() or weights is None:
         raise Refused(f"is a folder without {CONFIG} or without {' or '.join(WEIGHTS[:2])}")
+    if stray := stray_link(folder):
+        place = shown(str(stray.resolve()))
+        raise Refused(f"is a folder whose {stray.name} is a link out of it, to {place}")
     config = as_json(folder / CONFIG, LARGEST)
     if not isinstance(config, dict):
         raise Refused(f"has a {CONFIG} that is no dictionary")
@@ -80,7 +85,7 @@ def told_by_folder(folder: Path) -> tuple[Path, Told]:
     mean, std = as_shares(numbers(details.get("mean")), numbers(details.get("std")))
     kinds = config.get("architectures")
     architecture = config.get("architecture") or (kinds[0] if isinstance(kinds, list) else None)
-    return files[0], Told(
+    return weights, Told(
         architecture if isinstance(architecture, str) else None,
         class_names(config.get("label_names") or details.get("label_names"))
         or class_names(by_number(config.get("id2label"))),
@@ -88,11 +93,6 @@ def told_by_folder(folder: Path) -> tuple[Path, Told]:
         std,
         side=pixels(details.get("input_size") or config.get("image_size")),
     )
-
-
-def companions(folder: Path) -> list[Path]:
-    """The files beside the weights of a folder, without which it is not loaded again."""
-    return [file for name in (CONFIG, PREPROCESSOR) if (file := folder / name).is_file()]
 
 
 def by_number(labels: Any) -> list[Any] | None:
