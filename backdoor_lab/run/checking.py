@@ -12,7 +12,7 @@ from pathlib import Path
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
-from backdoor_lab.config.checks import refuse_seed
+from backdoor_lab.config.checks import refuse_seeds
 from backdoor_lab.config.facts import looks
 from backdoor_lab.config.hardware import cores_here
 from backdoor_lab.config.identity import run_identity, victim_identity
@@ -71,7 +71,7 @@ class Checker:
             gate(cfg, "sweep.subdir")
             maker = digest(victim_identity(cfg) | {"seed": None})
             self.known[like] = CODE.of(run_identity(cfg)), maker
-        refuse_seed(cfg)
+        refuse_seeds(cfg)
         code, maker = self.known[like]
         folder = Path(cfg.hydra.sweep.dir) / cfg.hydra.sweep.subdir
         current = state_of(cfg, folder, code)[1] is State.CURRENT

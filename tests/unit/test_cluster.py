@@ -9,6 +9,7 @@ import time
 
 import psutil
 import pytest
+from hydra import compose
 
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.run import cluster, slurm, slurm_cell
@@ -16,6 +17,7 @@ from backdoor_lab.run.cells import makers_and_rest
 from backdoor_lab.run.child import killed
 from backdoor_lab.run.pool import Work
 from backdoor_lab.run.worker import run_child
+from hydra_plugins.backdoor_lab_grid import GridSweeper
 from hydra_plugins.backdoor_lab_ray import RayLauncher
 from hydra_plugins.backdoor_lab_slurm import SlurmLauncher
 
@@ -49,6 +51,19 @@ def test_slurm_is_refused_where_there_is_none(monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(ConfigError, match="finds no sbatch"):
         SlurmLauncher(1, 2, 1.0).setup(hydra_context=None, task_function=None, config=None)
+
+
+@pytest.mark.parametrize(
+    ("launcher", "value"),
+    [("pool", "threads=0"), ("pool", "per_gpu=0"), ("pool", "tries=0"), ("ray", "tries=0"),
+     ("ray", "num_gpus=-1"), ("slurm", "poll_s=-1"), ("slurm", "max_num_timeout=-1")],
+)  # fmt: skip
+def test_a_value_that_suits_no_launcher_is_refused_before_the_grid(config, launcher, value):
+    config()  # opens Hydra's configuration folder
+    choice = [f"hydra/launcher={launcher}", f"hydra.launcher.{value}"]
+    cfg = compose("config", choice, return_hydra_config=True)
+    with pytest.raises(ConfigError, match=rf"hydra\.launcher\.{value}\S* does not fit"):
+        GridSweeper().setup(hydra_context=None, task_function=None, config=cfg)
 
 
 def test_a_child_gets_its_environment_and_leaves_its_exit_code(tmp_path):
