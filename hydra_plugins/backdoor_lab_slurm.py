@@ -17,7 +17,7 @@ class SlurmLauncher(cluster.ClusterLauncher):
     """Around submitit; the released launcher raises at the first job that dies, others or not.
 
     Args:
-        max_num_timeout: how often a cell that runs out of time is requeued; it resumes.
+        max_num_timeout: how often a cell that runs out of time is requeued.
         tries: of a cell whose process was killed.
         poll_s: seconds between two looks at the queue.
         settings: of each job, by submitit's names; None: as the cluster likes.
