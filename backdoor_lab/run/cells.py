@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from backdoor_lab.config.choices import folder_of
 from backdoor_lab.config.places import CONF
 from backdoor_lab.records import Record, read_failure, read_record
+from backdoor_lab.run.folders import searchpath
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def swept(config: DictConfig) -> list[list[str]]:
     `params`, null for one that it does not set. `instead` are values for keys that a preset sets.
     The command line wins; a grid beside whose own key is typed is left out.
     """
-    task = list(config.hydra.overrides.task)
+    task = [*searchpath(config.hydra), *config.hydra.overrides.task]
     typed = {override.partition("=")[0] for override in task}
     sweeper = config.hydra.sweeper
     instead = sweeper.get("instead") or {}

@@ -15,6 +15,7 @@ from backdoor_lab.run.cells import Cell, combinations, swept, victims_first
 from backdoor_lab.run.checking import check_all
 from backdoor_lab.run.claims import is_claimed
 from backdoor_lab.run.exits import farewells
+from backdoor_lab.run.folders import refuse_folders
 from backdoor_lab.run.ledger import Ledger
 from backdoor_lab.store.locks import Busy
 
@@ -51,6 +52,7 @@ def run_grid(config: DictConfig, launch: Launch) -> None:
 
 def admitted(config: DictConfig) -> list[Cell]:
     """All cells; those that cannot work are named, and end the grid before it begins."""
+    refuse_folders(config.hydra)
     grids = swept(config)
     for grid in grids:
         refuse_choices(grid)
