@@ -51,7 +51,9 @@ class GridSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the grid that the config describes; `arguments` are in it."""
+        from backdoor_lab.run.cluster import ClusterLauncher
         from backdoor_lab.run.grid import run_grid
 
         del arguments
-        run_grid(self.config, self.launcher.launch)
+        elsewhere = isinstance(self.launcher, ClusterLauncher)
+        run_grid(self.config, self.launcher.launch, elsewhere)

@@ -27,7 +27,7 @@ class Cell:
         overrides: what it sets.
         folder: of its record.
         code: a digest of the code that shapes it.
-        victim: the same for cells that need one victim, and for no others.
+        victim: the same for cells that need one victim which is not made, and for no others.
         current: whether it was finished before the grid began.
     """
 

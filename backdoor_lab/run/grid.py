@@ -24,17 +24,18 @@ Launch = Callable[[list[list[str]], int], Sequence[JobReturn]]
 SHOWN = 500  # cells; a longer table is left to reports
 
 
-def run_grid(config: DictConfig, launch: Launch) -> None:
+def run_grid(config: DictConfig, launch: Launch, elsewhere: bool = False) -> None:
     """Check all cells, write down what they are, run those that are not finished, judge all.
 
     Args:
         config: of the command, Hydra's own node included.
         launch: runs cells; it is handed their overrides and the number of the first.
+        elsewhere: whether it does so on other machines.
 
     Raises:
         SystemExit: a cell cannot work, and none was run; or some have no result.
     """
-    cells = admitted(config)
+    cells = admitted(config, elsewhere)
     Ledger.of(config, cells).write()
     farewells.append(partial(show, cells, "left"))
     if all(cell.current for cell in cells):
@@ -50,7 +51,7 @@ def run_grid(config: DictConfig, launch: Launch) -> None:
         raise SystemExit(1)
 
 
-def admitted(config: DictConfig) -> list[Cell]:
+def admitted(config: DictConfig, elsewhere: bool) -> list[Cell]:
     """All cells; those that cannot work are named, and end the grid before it begins."""
     refuse_folders(config.hydra)
     grids = swept(config)
@@ -58,7 +59,7 @@ def admitted(config: DictConfig) -> list[Cell]:
         refuse_choices(grid)
     asked = combinations(grids)
     cells = []
-    for overrides, found in zip(asked, check_all(asked), strict=True):
+    for overrides, found in zip(asked, check_all(asked, elsewhere), strict=True):
         if isinstance(found, Cell):
             cells.append(found)
         else:

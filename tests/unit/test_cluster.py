@@ -18,6 +18,7 @@ from backdoor_lab.run.child import killed
 from backdoor_lab.run.pool import Work
 from backdoor_lab.run.worker import of_driver, run_child
 from hydra_plugins.backdoor_lab_grid import GridSweeper
+from hydra_plugins.backdoor_lab_pool import PoolLauncher
 from hydra_plugins.backdoor_lab_ray import RayLauncher
 from hydra_plugins.backdoor_lab_slurm import SlurmLauncher
 
@@ -64,6 +65,19 @@ def test_a_value_that_suits_no_launcher_is_refused_before_the_grid(config, launc
     cfg = compose("config", choice, return_hydra_config=True)
     with pytest.raises(ConfigError, match=rf"hydra\.launcher\.{value}\S* does not fit"):
         GridSweeper().setup(hydra_context=None, task_function=None, config=cfg)
+
+
+@pytest.mark.parametrize(
+    ("launcher", "elsewhere"),
+    [(RayLauncher(None, None, 1, 2), True), (PoolLauncher(1, 1, 2), False)],
+)
+def test_a_cluster_is_elsewhere(monkeypatch, launcher, elsewhere):
+    told = []
+    monkeypatch.setattr("backdoor_lab.run.grid.run_grid", lambda *given: told.append(given[2]))
+    sweeper = GridSweeper()
+    sweeper.config, sweeper.launcher = None, launcher
+    sweeper.sweep([])
+    assert told == [elsewhere]
 
 
 def test_a_child_gets_its_environment_and_leaves_its_exit_code(tmp_path):

@@ -17,8 +17,10 @@ from backdoor_lab.run.checking import Checker, check_all
 from backdoor_lab.run.claims import LOCK, claimed, is_claimed
 from backdoor_lab.run.finished import CODE
 from backdoor_lab.run.grid import run_grid, work_off
+from backdoor_lab.run.job import perform
 from backdoor_lab.run.launching import works
 from backdoor_lab.run.ledger import Ledger, victims
+from backdoor_lab.run.names import Names
 from backdoor_lab.store.locks import Busy
 from backdoor_lab.tasks.status import Status
 from tests.records import record
@@ -132,6 +134,27 @@ def test_cells_of_one_victim_are_told(common):
     one, other = check_all(combinations([["defender_seed=1,2", "seed=0", *common]]))
     assert one.victim == other.victim
     assert one.folder != other.folder
+
+
+def test_cells_whose_victim_is_there_do_not_wait(common, tmp_path):
+    quick = ["recipe.epochs=1", "dataset.limit_train=200", "dataset.limit_test=100", "trainer=cpu"]
+    one = (*common, *quick)
+    hydra = compose("config", list(one), return_hydra_config=True).hydra
+    names = Names.of(compose("config", list(one)), hydra.runtime.choices, one)
+    perform(compose("config", [*one, "task=victim"]), names, tmp_path / "run")
+    grid = combinations([["seed=0,1", "defender_seed=1,2", *one]])
+    cells = check_all(grid)
+    assert len({cell.victim for cell in cells if "seed=0" in cell.overrides}) == 2
+    assert len({cell.victim for cell in cells if "seed=1" in cell.overrides}) == 1
+
+
+def test_a_cluster_wants_a_precision_by_name_and_no_gpu_here(common, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    named = (*common, "trainer=gpu", "trainer.precision=bf16-mixed")
+    unnamed, sent, here = (*check_all([(*common,), named], elsewhere=True), *check_all([named]))
+    assert "trainer.precision=auto" in unnamed
+    assert isinstance(sent, Cell)
+    assert "trainer.accelerator=gpu" in here
 
 
 def test_processes_check_as_one_does(common, monkeypatch):
