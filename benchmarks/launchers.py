@@ -20,6 +20,7 @@ from pathlib import Path
 import psutil
 
 from backdoor_lab.config import ROOT
+from backdoor_lab.device import chosen_device, resolved_precision
 from backdoor_lab.records import Record, collect
 from benchmarks.common import machine, markdown
 from benchmarks.ways import Way, cluster, timed, ways
@@ -76,7 +77,7 @@ def grid(chosen: argparse.Namespace) -> list[str]:
         "attack=badnets", "defense=ft", "aux.size=100", "defense.epochs=1", "trainer=cpu",
         f"seed=range(0,{chosen.victims})", f"defender_seed=range(0,{beside})",
         f"recipe.epochs={chosen.epochs}", "pictures=false", "keep_model=false",
-        *chosen.overrides,
+        f"trainer.precision={resolved_precision(chosen_device('cpu', None))}", *chosen.overrides,
     ]  # fmt: skip
 
 

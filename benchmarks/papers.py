@@ -26,7 +26,7 @@ full size here. `size=small` and `size=demo` behind a command make the table aff
 
 def cells(name: str) -> list[tuple[str, ...]]:
     """The cells of a preset's grids."""
-    alone = {"paths": {"data": "data"}, "hydra": {"overrides": {"task": []}}}
+    alone = {"paths": {"data": "data"}, "hydra": {"overrides": {"task": [], "hydra": []}}}
     preset = OmegaConf.merge(alone, OmegaConf.load(CONF / "experiment" / f"{name}.yaml"))
     return combinations(swept(cast(DictConfig, preset)))
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from hydra.core.plugins import Plugins
+from hydra.errors import InstantiationException
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
+from pydantic import ValidationError
+
+from backdoor_lab.errors import ConfigError
+from backdoor_lab.run.building import misfit
 
 
 class GridSweeper(Sweeper):
@@ -35,13 +40,20 @@ class GridSweeper(Sweeper):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         self.config = config
-        self.launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        )
+        try:
+            self.launcher = Plugins.instance().instantiate_launcher(
+                hydra_context=hydra_context, task_function=task_function, config=config
+            )
+        except InstantiationException as error:
+            if isinstance(error.__cause__, ValidationError):
+                raise ConfigError(misfit("hydra.launcher", error.__cause__)) from None
+            raise
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the grid that the config describes; `arguments` are in it."""
+        from backdoor_lab.run.cluster import ClusterLauncher
         from backdoor_lab.run.grid import run_grid
 
         del arguments
-        run_grid(self.config, self.launcher.launch)
+        elsewhere = isinstance(self.launcher, ClusterLauncher)
+        run_grid(self.config, self.launcher.launch, elsewhere)

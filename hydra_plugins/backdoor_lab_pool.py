@@ -1,7 +1,5 @@
 """`hydra/launcher=pool`: a grid over all GPUs, or all cores, a child process a cell."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +8,8 @@ from hydra.core.utils import JobReturn, configure_log
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
+
+from backdoor_lab.validation import Count, validated
 
 
 class PoolLauncher(Launcher):
@@ -21,7 +21,8 @@ class PoolLauncher(Launcher):
         tries: of a cell whose process was killed.
     """
 
-    def __init__(self, per_gpu: int, threads: int, tries: int) -> None:
+    @validated  # Hydra reads this file as no module: annotations must be types, not texts
+    def __init__(self, per_gpu: Count, threads: Count, tries: Count) -> None:
         self.per_gpu, self.threads, self.tries = per_gpu, threads, tries
         self.config: DictConfig
 

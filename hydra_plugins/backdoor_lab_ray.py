@@ -1,13 +1,12 @@
 """`hydra/launcher=ray`: a grid as tasks of a Ray cluster, or of a local Ray."""
 
-from __future__ import annotations
-
 import os
 import secrets
 from pathlib import Path
 
 from backdoor_lab.run import cluster
 from backdoor_lab.run.pool import Work
+from backdoor_lab.validation import Count, NonNegative, validated
 
 
 class RayLauncher(cluster.ClusterLauncher):
@@ -23,8 +22,9 @@ class RayLauncher(cluster.ClusterLauncher):
     package = "ray"
     extra = "ray"
 
+    @validated  # Hydra reads this file as no module: annotations must be types, not texts
     def __init__(
-        self, address: str | None, num_gpus: float | None, num_cpus: int, tries: int
+        self, address: str | None, num_gpus: NonNegative | None, num_cpus: Count, tries: Count
     ) -> None:
         self.address, self.num_gpus, self.num_cpus, self.tries = address, num_gpus, num_cpus, tries
 

@@ -1,7 +1,5 @@
 """`hydra/launcher=slurm`: a grid as SLURM jobs, a job a cell."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,13 +10,14 @@ from omegaconf import DictConfig, OmegaConf
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.run import cluster
 from backdoor_lab.run.pool import Work
+from backdoor_lab.validation import Count, Index, Positive, validated
 
 
 class SlurmLauncher(cluster.ClusterLauncher):
     """Around submitit; the released launcher raises at the first job that dies, others or not.
 
     Args:
-        max_num_timeout: how often a cell that runs out of time is requeued; it resumes.
+        max_num_timeout: how often a cell that runs out of time is requeued.
         tries: of a cell whose process was killed.
         poll_s: seconds between two looks at the queue.
         settings: of each job, by submitit's names; None: as the cluster likes.
@@ -27,7 +26,10 @@ class SlurmLauncher(cluster.ClusterLauncher):
     package = "submitit"
     extra = "slurm"
 
-    def __init__(self, max_num_timeout: int, tries: int, poll_s: float, **settings: Any) -> None:
+    @validated  # Hydra reads this file as no module: annotations must be types, not texts
+    def __init__(
+        self, max_num_timeout: Index, tries: Count, poll_s: Positive, **settings: Any
+    ) -> None:
         self.max_num_timeout, self.tries, self.poll_s = max_num_timeout, tries, poll_s
         plain = {
             key: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value

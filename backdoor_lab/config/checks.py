@@ -32,7 +32,7 @@ def refuse(cfg: DictConfig) -> None:
     refuse_unknown(cfg)
     refuse_missing(cfg)
     refuse_paths(cfg)
-    refuse_seed(cfg)
+    refuse_seeds(cfg)
     for group in (group for group in defaults() if OmegaConf.is_config(cfg.get(group))):
         for key, value in numbers(OmegaConf.to_container(cfg[group], resolve=True), group):
             if not math.isfinite(value):
@@ -46,10 +46,11 @@ def refuse(cfg: DictConfig) -> None:
         )
 
 
-def refuse_seed(cfg: DictConfig) -> None:
-    """Refuse a negative seed: it is a slip, and reads badly in the names of folders."""
-    if cfg.seed < 0:
-        raise ConfigError(f"seed={cfg.seed} is negative; allowed: 0 or more")
+def refuse_seeds(cfg: DictConfig) -> None:
+    """Refuse negative seeds: they are slips, and read badly in the names of folders."""
+    for key, value in {"seed": cfg.seed, "defender_seed": cfg.defender_seed}.items():
+        if value is not None and value < 0:
+            raise ConfigError(f"{key}={value} is negative; allowed: 0 or more")
 
 
 def refuse_missing(cfg: DictConfig) -> None:

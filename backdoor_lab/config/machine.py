@@ -36,6 +36,15 @@ def precision_here(cfg: DictConfig) -> str:
     return str(known)
 
 
+def refuse_auto(cfg: DictConfig) -> None:
+    """Refuse `auto` for other machines: each would settle it for itself, and it names folders."""
+    if cfg.trainer.precision == "auto":
+        raise ConfigError(
+            "trainer.precision=auto would be settled by each machine of a cluster for itself; "
+            "allowed: bf16-mixed, 32-true"
+        )
+
+
 def look(accelerator: str, index: int | None) -> str:
     """Ask torch, which takes seconds to load."""
     from backdoor_lab.device import chosen_device, resolved_precision

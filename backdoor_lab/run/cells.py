@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from backdoor_lab.config.choices import folder_of
 from backdoor_lab.config.places import CONF
 from backdoor_lab.records import Record, read_failure, read_record, written
+from backdoor_lab.run.folders import searchpath
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Cell:
         overrides: what it sets.
         folder: of its record.
         code: a digest of the code that shapes it.
-        victim: the same for cells that need one victim, and for no others.
+        victim: the same for cells that need one victim which is not made, and for no others.
         current: whether it was finished before the grid began.
         stale: when the result was written that lay there then and does not count: it is of other
             code or data, or to be made again by force.
@@ -91,7 +92,7 @@ def swept(config: DictConfig) -> list[list[str]]:
     `params`, null for one that it does not set. `instead` are values for keys that a preset sets.
     The command line wins; a grid beside whose own key is typed is left out.
     """
-    task = list(config.hydra.overrides.task)
+    task = [*searchpath(config.hydra), *config.hydra.overrides.task]
     typed = {override.partition("=")[0] for override in task}
     sweeper = config.hydra.sweeper
     instead = sweeper.get("instead") or {}

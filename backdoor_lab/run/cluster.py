@@ -28,19 +28,18 @@ class ClusterLauncher(Launcher):
 
     package: ClassVar[str]
     extra: ClassVar[str]
-    context: HydraContext
     config: DictConfig
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        del task_function  # a child finds it by itself
+        del hydra_context, task_function  # a child finds them by itself
         if find_spec(self.package) is None:
             raise ConfigError(
                 f"hydra/launcher={self.extra} needs the package {self.package}, which is not here; "
                 f"allowed: after `pip install '.[{self.extra}]'`, or hydra/launcher=pool"
             )
-        self.context, self.config = hydra_context, config
+        self.config = config
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int

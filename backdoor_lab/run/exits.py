@@ -6,13 +6,14 @@ import logging
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from backdoor_lab.errors import ConfigError
 
 log = logging.getLogger(__name__)
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # not every system has the last
+SIGNALS = tuple(signal.Signals[name] for name in NAMES if hasattr(signal, name))
 farewells: list[Callable[[], object]] = []  # what is still said when a signal ends the process
 
 
@@ -32,7 +33,8 @@ def ending_well() -> Iterator[None]:
         raise Stopped(128 + number)
 
     for number in SIGNALS:
-        signal.signal(number, stop)
+        if number.name != "SIGHUP" or signal.getsignal(number) is not signal.SIG_IGN:  # nohup's
+            signal.signal(number, stop)
     try:
         yield
     except ConfigError as error:
@@ -47,7 +49,8 @@ def ending_well() -> Iterator[None]:
 
 def say_goodbye(number: signal.Signals) -> None:
     """One line, after what others have to say."""
-    for farewell in farewells:
-        farewell()
     message = f"stopped by {number.name}: the same command goes on from what is done"
-    sys.stderr.write(f"{message}\n")
+    with suppress(OSError):  # a terminal that was closed takes no words
+        for farewell in farewells:
+            farewell()
+        sys.stderr.write(f"{message}\n")

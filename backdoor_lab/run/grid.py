@@ -16,6 +16,7 @@ from backdoor_lab.run.cells import Cell, combinations, swept, victims_first
 from backdoor_lab.run.checking import check_all
 from backdoor_lab.run.claims import is_claimed
 from backdoor_lab.run.exits import farewells
+from backdoor_lab.run.folders import refuse_folders
 from backdoor_lab.run.ledger import Ledger
 from backdoor_lab.store.locks import Busy
 
@@ -24,17 +25,18 @@ Launch = Callable[[list[list[str]], int], Sequence[JobReturn]]
 SHOWN = 500  # cells; a longer table is left to reports
 
 
-def run_grid(config: DictConfig, launch: Launch) -> None:
+def run_grid(config: DictConfig, launch: Launch, elsewhere: bool = False) -> None:
     """Check all cells, write down what they are, run those that are not finished, judge all.
 
     Args:
         config: of the command, Hydra's own node included.
         launch: runs cells; it is handed their overrides and the number of the first.
+        elsewhere: whether it does so on other machines.
 
     Raises:
         SystemExit: a cell cannot work, and none was run; or some have no result.
     """
-    cells = admitted(config)
+    cells = admitted(config, elsewhere)
     Ledger.of(config, cells).write()
     farewells.append(partial(show, cells, "left"))
     for cell in cells:
@@ -51,14 +53,15 @@ def run_grid(config: DictConfig, launch: Launch) -> None:
         raise SystemExit(1)
 
 
-def admitted(config: DictConfig) -> list[Cell]:
+def admitted(config: DictConfig, elsewhere: bool) -> list[Cell]:
     """All cells; those that cannot work are named, and end the grid before it begins."""
+    refuse_folders(config.hydra)
     grids = swept(config)
     for grid in grids:
         refuse_choices(grid)
     asked = combinations(grids)
     cells = []
-    for overrides, found in zip(asked, check_all(asked), strict=True):
+    for overrides, found in zip(asked, check_all(asked, elsewhere), strict=True):
         if isinstance(found, Cell):
             cells.append(found)
         else:

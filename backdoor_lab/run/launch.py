@@ -23,6 +23,7 @@ from backdoor_lab.run.building import build
 from backdoor_lab.run.child import BUSY, CELL
 from backdoor_lab.run.claims import LOCK, claimed
 from backdoor_lab.run.finished import State, state_of
+from backdoor_lab.run.folders import config_dir, searchpath
 from backdoor_lab.run.gate import made_readable
 from backdoor_lab.run.names import Names
 from backdoor_lab.store.locks import Busy
@@ -38,7 +39,8 @@ def launch(cfg: DictConfig) -> Exception | None:
         return None
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
-    names = Names.of(cfg, hydra.runtime.choices, tuple(hydra.overrides.task))
+    typed = (*config_dir(hydra), *searchpath(hydra), *hydra.overrides.task)
+    names = Names.of(cfg, hydra.runtime.choices, typed)
     in_process = hydra.mode is RunMode.MULTIRUN
     in_grid = in_process or CELL in os.environ
     for sentence in (*without_effect(cfg, hydra.overrides.task), *without_grid(hydra, in_grid)):

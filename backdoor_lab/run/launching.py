@@ -7,16 +7,18 @@ from collections.abc import Collection, Sequence
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
+from backdoor_lab.run.folders import config_dir
 from backdoor_lab.run.ledger import grid_file, victims
 from backdoor_lab.run.pool import Work
 from backdoor_lab.store.locks import Busy
 
 
 def works(config: DictConfig, cells: Sequence[Sequence[str]], first: int) -> list[Work]:
-    """The cells of a grid, numbered from `first`; its file tells their victims."""
+    """The cells of a grid as a child is told them, from `first`; its file tells their victims."""
     made_by = victims(grid_file(config))
+    own = tuple(config_dir(config.hydra))
     numbered = enumerate(map(tuple, cells), start=first)
-    return [Work(number, cell, made_by.get(cell, str(number))) for number, cell in numbered]
+    return [Work(number, own + cell, made_by.get(cell, str(number))) for number, cell in numbered]
 
 
 def endings(cells: Sequence[Work], busy: Collection[int]) -> list[JobReturn]:

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from backdoor_lab.digests import digest
 from backdoor_lab.run.cells import Cell, swept
+from backdoor_lab.run.folders import config_dir
 from backdoor_lab.store.whole import write_whole
 
 GRIDS = "grids"  # below paths.outputs
@@ -28,21 +29,24 @@ class Ledger:
         command: repeats the grid, or goes on with it.
         started: when it was begun, the last time.
         cells: all of them.
+        options: of each cell's command, before its overrides.
     """
 
     file: Path
     command: str
     started: str
     cells: tuple[Cell, ...]
+    options: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, config: DictConfig, cells: Sequence[Cell]) -> Ledger:
         """That of a grid which begins now."""
         asked = map(str, config.hydra.overrides.hydra)
         chosen = [one for one in asked if not one.startswith("hydra.mode=")]
-        command = join(["python", "run.py", "-m", *chosen, *config.hydra.overrides.task])
+        own = tuple(config_dir(config.hydra))
+        command = join(["python", "run.py", "-m", *own, *chosen, *config.hydra.overrides.task])
         now = datetime.now().isoformat(timespec="seconds")
-        return cls(grid_file(config), command, now, tuple(cells))
+        return cls(grid_file(config), command, now, tuple(cells), own)
 
     @classmethod
     def read(cls, file: Path) -> Ledger | None:
@@ -51,7 +55,8 @@ class Ledger:
         try:
             held = json.loads(file.read_text())
             cells = tuple(cell_of(one, outputs) for one in held["cells"])
-            return cls(file, str(held["command"]), str(held["started"]), cells)
+            options = tuple(map(str, held.get("options", ())))
+            return cls(file, str(held["command"]), str(held["started"]), cells, options)
         except (OSError, ValueError, TypeError, KeyError):
             return None
 
@@ -59,8 +64,8 @@ class Ledger:
         """Write the file, whole or not at all."""
         outputs = self.file.parents[1]
         cells = [as_plain(cell, outputs) for cell in self.cells]
-        held = {"command": self.command, "started": self.started, "cells": cells}
-        write_whole(self.file, json.dumps(held))
+        told = {"command": self.command, "started": self.started, "options": self.options}
+        write_whole(self.file, json.dumps({**told, "cells": cells}))
 
 
 def grid_file(config: DictConfig) -> Path:

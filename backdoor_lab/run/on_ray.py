@@ -17,7 +17,7 @@ from backdoor_lab.console import progress_bar
 from backdoor_lab.run.cells import makers_and_rest
 from backdoor_lab.run.child import BUSY, killed
 from backdoor_lab.run.pool import GRACE, Work
-from backdoor_lab.run.worker import run_child
+from backdoor_lab.run.worker import of_driver, run_child
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class RayTasks:
 
     def send(self, work: Work) -> Any:
         """The reference of a cell's exit code."""
-        environment = {"OMP_NUM_THREADS": str(self.needs.cpus)}
+        environment = {**of_driver(), "OMP_NUM_THREADS": str(self.needs.cpus)}
         if not self.needs.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ""  # Ray shows all to those that reserve none
         task = ray.remote(cell).options(
@@ -96,7 +96,7 @@ class RayTasks:
             retry_exceptions=[CellKilledError],
         )
         command = [*self.command, *work.overrides]
-        return task.remote(command, environment, self.logs / f"{work.number}.log")
+        return task.remote(command, environment, self.logs / f"{work.number}.log", Path.cwd())
 
     def ended(self, reference: Any, work: Work) -> bool:
         """Whether a cell ended well; says so."""
@@ -115,13 +115,13 @@ class RayTasks:
         return code == 0
 
 
-def cell(command: Sequence[str], environment: Mapping[str, str], said: Path) -> int:
+def cell(command: Sequence[str], environment: Mapping[str, str], said: Path, folder: Path) -> int:
     """What a task does: the exit code of a child.
 
     Raises:
         CellKilledError: it was killed.
     """
-    code = run_child(command, environment, said)
+    code = run_child(command, environment, said, folder)
     if killed(code):
         raise CellKilledError(f"exit code {code}")
     return code

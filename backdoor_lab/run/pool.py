@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import logging
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from backdoor_lab.config.hardware import cores_here, visible_gpus
@@ -84,17 +80,20 @@ class Pool:
         self.context = nursery(self.script, dict(common))
         free = list(self.places)
         log.info("%d cells, %d at once; what they say: %s", len(waiting), len(free), self.logs)
-        with ended_with_us(self), View(len(waiting)) as view:
-            while waiting or self.running:
-                while free and (work := self.next(waiting)):
-                    waiting.remove(work)
-                    self.running.append(self.start(work, free.pop()))
-                view.running(len(self.running))
-                for child in [one for one in self.running if not one.process.is_alive()]:
-                    free.append(child.place)
-                    if self.ended(child, view):
-                        waiting.append(child.work)
-                time.sleep(0.05)
+        try:
+            with View(len(waiting)) as view:
+                while waiting or self.running:
+                    while free and (work := self.next(waiting)):
+                        waiting.remove(work)
+                        self.running.append(self.start(work, free.pop()))
+                    view.running(len(self.running))
+                    for child in [one for one in self.running if not one.process.is_alive()]:
+                        free.append(child.place)
+                        if self.ended(child, view):
+                            waiting.append(child.work)
+                    time.sleep(0.05)
+        finally:
+            self.stop()  # no child outlives the grid, whatever ends it
         return self.busy
 
     def next(self, waiting: list[Work]) -> Work | None:
@@ -146,18 +145,3 @@ class Pool:
         for child in self.running:
             child.process.join(max(0.0, deadline - time.monotonic()))
             child.process.kill()
-
-
-@contextmanager
-def ended_with_us(pool: Pool) -> Iterator[None]:
-    """No child outlives the grid, also where it is asked to end."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        pool.stop()
-        signal.signal(signal.SIGTERM, before)

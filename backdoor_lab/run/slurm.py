@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,20 @@ from backdoor_lab.run.slurm_cell import SlurmCell, left_in
 
 log = logging.getLogger(__name__)
 SHARED = ("name", "timeout_min", "mem_gb", "cpus_per_task", "gpus_per_node")  # not SLURM's alone
+ASKED_TO_END = (None, -signal.SIGTERM, 128 + signal.SIGTERM)  # what scancel leaves of a job
 ARRAY = 1000  # SLURM takes no larger ones, unless it is told to
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A cell whose job is gone from the queue, and the exit code that it left, if any."""
+
+    work: Work
+    code: int | None
+
+    @property
+    def killed(self) -> bool:
+        return self.code is None or killed(self.code)
 
 
 @dataclass
@@ -56,16 +70,21 @@ class Queue:
         """
         after: str | None = None
         try:
-            for array in arrays(waiting):
-                after = self.send(array, after)
+            for wave in makers_and_rest(waiting):
+                for array in arrays(wave):
+                    after = self.send(array, after)
             log.info("%d cells in the queue; what they say: %s", len(waiting), self.logs)
             with progress_bar() as bar:
                 task = bar.add_task("grid", total=len(waiting))
-                while self.jobs:
+                cancelled = False
+                while self.jobs and not cancelled:
                     time.sleep(self.poll)
-                    for job in self.gone():
-                        if not self.again(self.jobs.pop(job)):
-                            bar.advance(task)
+                    ended = self.ended()
+                    cancelled = self.cancelled(ended)
+                    again = [] if cancelled else self.again(ended)
+                    for array in arrays(again):
+                        self.send(array)
+                    bar.advance(task, len(ended) - len(again))
         finally:
             self.cancel()
         return self.busy
@@ -88,7 +107,7 @@ class Queue:
         with executor.batch():
             sent = [executor.submit(self.cell(work)) for work in array]
         self.jobs |= {job.job_id: work for job, work in zip(sent, array, strict=True)}
-        return sent[0].job_id.partition("_")[0]
+        return array_of(sent[0].job_id)
 
     def cell(self, work: Work) -> SlurmCell:
         command = (*self.command, *work.overrides)
@@ -98,40 +117,63 @@ class Queue:
         """The file in which a job leaves its cell's exit code."""
         return self.logs / f"{work.number}.code"
 
-    def gone(self) -> list[str]:
+    def gone(self) -> set[str]:
         """The jobs that the queue no longer has; none where it does not answer."""
         command = ["squeue", "--me", "--array", "--noheader", "--format=%i"]
         asked = subprocess.run(command, capture_output=True, text=True, check=False)
         if asked.returncode:
             log.warning("the queue does not answer: %s", asked.stderr.strip())
-            return []
-        return sorted(self.jobs.keys() - set(asked.stdout.split()))
+            return set()
+        return self.jobs.keys() - set(asked.stdout.split())
 
-    def again(self, work: Work) -> bool:
-        """Whether a cell that is gone from the queue was killed and is sent once more."""
-        code = left_in(self.code(work))
-        name = " ".join(work.overrides)
-        if code == 0:
-            log.info("done: %s", name)
-        elif code == BUSY:
-            self.busy.add(work.number)
-        if code in (0, BUSY):
+    def ended(self) -> dict[str, Ended]:
+        """The jobs that are gone now, no longer counted among those there are."""
+        works = {job: self.jobs.pop(job) for job in self.gone()}
+        codes = left_in([self.code(work) for work in works.values()])
+        found = zip(works.items(), codes, strict=True)
+        return {job: Ended(work, code) for (job, work), code in found}
+
+    def cancelled(self, ended: Mapping[str, Ended]) -> bool:
+        """Whether an array lost several jobs and has none left, as when somebody cancels it.
+
+        Those that ran take some seconds longer to end than those that waited.
+        """
+        lost = [array_of(job) for job, one in ended.items() if one.code in ASKED_TO_END]
+        several = {array for array in lost if lost.count(array) > 1}
+        taken = several - set(map(array_of, self.jobs.keys() - self.gone())) if several else several
+        if taken:
+            log.error("jobs %s were cancelled: the grid ends with them", ", ".join(sorted(taken)))
+        return bool(taken)
+
+    def again(self, ended: Mapping[str, Ended]) -> list[Work]:
+        """The cells that were killed and are sent once more; what became of each is told."""
+        works = [one.work for one in ended.values() if self.tried_again(one)]
+        return sorted(works, key=lambda work: work.number)
+
+    def tried_again(self, one: Ended) -> bool:
+        """Whether a cell that is gone from the queue was killed, and has a try left."""
+        if one.code == BUSY:
+            self.busy.add(one.work.number)
             return False
-        again = (code is None or killed(code)) and self.used[work.number] < self.tries
-        told = "no exit code" if code is None else f"exit code {code}"
-        log.error("%s (%s): %s", "tried again" if again else "failed", told, name)
-        if again:
-            self.send([work])
+        if one.code == 0:
+            log.info("done: %s", one.work)
+            return False
+        again = one.killed and self.used[one.work.number] < self.tries
+        told = "no exit code" if one.code is None else f"exit code {one.code}"
+        log.error("%s (%s): %s", "tried again" if again else "failed", told, one.work)
         return again
 
     def cancel(self) -> None:
         """Take from the queue what is left there."""
-        if arrays := sorted({job.partition("_")[0] for job in self.jobs}):
-            subprocess.run(["scancel", *arrays], check=False)
+        if left := sorted(set(map(array_of, self.jobs))):
+            subprocess.run(["scancel", *left], check=False)
 
 
-def arrays(waiting: Sequence[Work]) -> Iterator[list[Work]]:
-    """Arrays that follow one another: first the cells that make victims."""
-    for wave in makers_and_rest(waiting):
-        for start in range(0, len(wave), ARRAY):
-            yield wave[start : start + ARRAY]
+def array_of(job: str) -> str:
+    """The number of a job's array."""
+    return job.partition("_")[0]
+
+
+def arrays(wave: Sequence[Work]) -> Iterator[Sequence[Work]]:
+    """Cells in arrays of a size that SLURM takes."""
+    return (wave[start : start + ARRAY] for start in range(0, len(wave), ARRAY))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,16 +28,19 @@ class SlurmCell:
         self.code.write_text(str(run_child(self.command, own, self.said)))
 
     def checkpoint(self) -> Any:
-        """Submitit asks before the time is over; the training has saved itself."""
+        """Submitit asks before the time is over; a victim's training has saved itself."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
 
-def left_in(file: Path) -> int | None:
-    """The number in a file of another machine, which may be late; None where it does not come."""
+def left_in(files: Sequence[Path]) -> list[int | None]:
+    """The numbers in files of other machines, which may be late; None for one that does not come.
+
+    All are waited for at once.
+    """
     deadline = time.monotonic() + VISIBLE
-    while not file.exists() and time.monotonic() < deadline:
+    while not all(file.exists() for file in files) and time.monotonic() < deadline:
         time.sleep(0.2)
-    text = file.read_text() if file.exists() else ""
-    return int(text) if text else None
+    texts = (file.read_text() if file.exists() else "" for file in files)
+    return [int(text) if text else None for text in texts]

@@ -11,14 +11,26 @@ from pathlib import Path
 from backdoor_lab.run.child import CELL
 from backdoor_lab.run.pool import GRACE
 
+DRIVERS = ("BACKDOOR_LAB_", "WANDB_")  # how variables begin that a cell needs wherever it runs
 DEAF = signal.SIGUSR2  # how a cluster warns a worker; Python would end of it
 
 
-def run_child(command: Sequence[str], environment: Mapping[str, str], said: Path) -> int:
-    """The exit code of a cell that does not outlive its worker; its words are added to `said`.
+def of_driver() -> dict[str, str]:
+    """The variables here that a worker hands on to its child, which may not inherit them."""
+    return {name: value for name, value in os.environ.items() if name.startswith(DRIVERS)}
 
-    Workers of a cluster start with the driver's environment, so that a device and threads are set
-    here, before Python starts in the child.
+
+def run_child(
+    command: Sequence[str], environment: Mapping[str, str], said: Path, folder: Path | None = None
+) -> int:
+    """The exit code of a cell that does not outlive its worker.
+
+    Args:
+        command: runs the cell.
+        environment: is added to the worker's, before Python starts in the child.
+        said: the file that what it says is added to.
+        folder: from which relative paths are read; None: the worker's, which is the driver's where
+            SLURM starts it, and any other where Ray does.
     """
     said.parent.mkdir(parents=True, exist_ok=True)
     with said.open("ab") as output:
@@ -28,6 +40,7 @@ def run_child(command: Sequence[str], environment: Mapping[str, str], said: Path
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**os.environ, **environment, CELL: "1"},
+            cwd=folder,
             preexec_fn=_deaf,
         )
         try:

@@ -24,6 +24,10 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
 
+    def folder(self, name: str, key: dict[str, Any]) -> Path:
+        """Where an artifact lies, once it is made."""
+        return self.root / f"{name}-{digest(key, DIGITS)}"
+
     def make_once(
         self,
         name: str,
@@ -43,7 +47,7 @@ class Store:
             make: fills a folder.
             replaces: what was made under this name from another key goes.
         """
-        folder = self.root / f"{name}-{digest(key, DIGITS)}"
+        folder = self.folder(name, key)
         self.root.mkdir(parents=True, exist_ok=True)
         lock = name if replaces else folder.name
         with locked(self.root / f"{lock}.lock", lock):

@@ -39,8 +39,9 @@ def show(ledger: Ledger) -> None:
     table.add_row(*map(str, (len(states), *counts)))
     console().print(table)
     say([f"Goes on with: {ledger.command}"])
+    start = ("python", "run.py", *ledger.options)
     lines = [
-        f"{word}{f' ({why})' if why else ''}: {shlex.join(['python', 'run.py', *cell.overrides])}"
+        f"{word}{f' ({why})' if why else ''}: {shlex.join([*start, *cell.overrides])}"
         for cell, (word, why) in zip(ledger.cells, states, strict=True)
         if word not in ("done", "running")
     ]

@@ -99,7 +99,8 @@ def own(override: str) -> bool:
 
 def place_of(overrides: tuple[str, ...], checker: Checker) -> Place:
     """A cell, what came of it, and the command that makes it."""
-    axes = {one.get_key_element(): str(one.value()) for one in map(parsed, overrides)}
+    keys = {one.get_key_element(): str(one.value()) for one in map(parsed, overrides)}
+    axes = {key: value for key, value in keys.items() if not key.startswith("hydra.")}
     command = shlex.join(["python", "run.py", *overrides])
     try:
         cell = checker.found(overrides)

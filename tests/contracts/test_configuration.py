@@ -88,6 +88,7 @@ BAD = {
     "attack.size=33": "attack.size",
     "attack.pattern=star": "attack.pattern",
     "seed=-1": "seed",
+    "defender_seed=-1": "defender_seed",
     "dataset.image_size=100000000": "dataset.image_size",
     "recipe.epochs=0": "recipe.epochs",
     "recipe.lr=0": "recipe.lr",

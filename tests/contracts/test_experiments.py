@@ -21,7 +21,7 @@ YOURS = {"unlabeled_tiny_imagenet_pp"}  # a share of ImageNet, which no data set
 
 
 def preset(name):
-    alone = {"paths": {"data": "data"}, "hydra": {"overrides": {"task": []}}}
+    alone = {"paths": {"data": "data"}, "hydra": {"overrides": {"task": [], "hydra": []}}}
     return OmegaConf.merge(alone, OmegaConf.load(CONF / "experiment" / f"{name}.yaml"))
 
 
@@ -72,7 +72,8 @@ def test_a_small_and_a_demo_size_take_the_place_of_the_papers(name, tmp_path):
     for size in ("small", "demo"):
         chosen = [f"experiment={name}", f"size={size}", f"paths.outputs={tmp_path}"]
         config = composed(*chosen)
-        cells = combinations(swept(OmegaConf.merge(config, {"hydra": {"overrides": {"task": []}}})))
+        typed = {"hydra": {"overrides": {"task": [], "hydra": []}}}
+        cells = combinations(swept(OmegaConf.merge(config, typed)))
         assert cells
         cell = composed(*chosen, *cells[0])
         assert cell.size == size

@@ -16,7 +16,7 @@ from backdoor_lab.config import ROOT
 GRID = [
     "attack=badnets", "defense=none", "seed=0,1", "recipe.epochs=60", "dataset.limit_train=200",
     "dataset.limit_test=100", "pictures=false", "keep_model=false", "trainer=cpu",
-    "trainer.resume_every=0",
+    "trainer.resume_every=0", "trainer.precision=32-true",
 ]  # fmt: skip
 SLURM = ["timeout_min=30", "cpus_per_task=1", "gres=gpu:1", "gpus_per_node=null", "poll_s=1"]
 CLUSTER = str(ROOT / "tests" / "slurm" / "cluster.sh")

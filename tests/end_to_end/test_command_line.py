@@ -136,6 +136,18 @@ def test_a_grid_trains_each_victim_once_and_names_what_failed(outputs):
     assert len(victims) == 2
 
 
+@pytest.mark.parametrize("launcher", ["basic", "pool"])
+def test_yamls_of_a_user_s_own_serve_every_launcher(outputs, tmp_path, launcher):
+    (tmp_path / "attack").mkdir()
+    mine = (ROOT / "conf" / "attack" / "badnets.yaml").read_text()
+    (tmp_path / "attack" / "mine.yaml").write_text(mine)
+    folder, own = outputs / f"own_{launcher}", f"--config-dir={tmp_path}"
+    grid = ["attack=mine", "defense=none", "aux=none", "seed=0,1", "keep_model=false"]
+    lab("-m", own, f"hydra/launcher={launcher}", f"paths.outputs={folder}", *grid, *QUICK)
+    assert len(results(folder)) == 2
+    assert all(own in record["command"] for record in results(folder))
+
+
 @pytest.mark.parametrize(
     ("choice", "sentences"),
     [

@@ -42,10 +42,13 @@ def test_a_training_that_is_asked_to_end(tmp_path, number, code):
     assert not list(tmp_path.rglob("result.json"))
 
 
-def test_a_grid_that_is_asked_to_end_tells_what_is_done(tmp_path):
-    grid = ["-m", "seed=0,1", *LONG, *SMALL]
-    code, text = asked_to_end(signal.SIGINT, tmp_path, *grid)
-    assert code == 130, text
+@pytest.mark.parametrize(
+    ("launcher", "number", "code"), [("basic", signal.SIGINT, 130), ("pool", signal.SIGTERM, 143)]
+)
+def test_a_grid_that_is_asked_to_end_tells_what_is_done(tmp_path, launcher, number, code):
+    grid = ["-m", f"hydra/launcher={launcher}", "seed=0,1", *LONG, *SMALL]
+    ended, text = asked_to_end(number, tmp_path, *grid)
+    assert ended == code, text
     assert "0 done, 2 left" in text
 
 

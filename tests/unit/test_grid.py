@@ -11,6 +11,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
 from backdoor_lab.config.identity import run_identity
+from backdoor_lab.errors import ConfigError
 from backdoor_lab.records import MadeFrom, read_failure
 from backdoor_lab.run import checking
 from backdoor_lab.run.cells import Cell, combinations, is_plain, swept, victims_first
@@ -18,7 +19,10 @@ from backdoor_lab.run.checking import Checker, check_all
 from backdoor_lab.run.claims import LOCK, claimed, is_claimed
 from backdoor_lab.run.finished import CODE, asked_of, note_fingerprint
 from backdoor_lab.run.grid import run_grid, work_off
+from backdoor_lab.run.job import perform
+from backdoor_lab.run.launching import works
 from backdoor_lab.run.ledger import Ledger, victims
+from backdoor_lab.run.names import Names
 from backdoor_lab.store.locks import Busy
 from backdoor_lab.tasks.status import Status
 from tests.records import record
@@ -61,7 +65,8 @@ def test_a_size_sets_other_values_where_a_preset_sets_any():
 
 
 def grids(sweeper, *typed):
-    return swept(OmegaConf.create({"hydra": {"overrides": {"task": typed}, "sweeper": sweeper}}))
+    overrides = {"task": typed, "hydra": []}
+    return swept(OmegaConf.create({"hydra": {"overrides": overrides, "sweeper": sweeper}}))
 
 
 @pytest.fixture
@@ -80,6 +85,7 @@ def asked(common, tmp_path):
     """The config of a grid over two attacks and two seeds."""
     task = ["attack=badnets,sig", "seed=0,1", *common]
     hydra = {"overrides": {"task": task, "hydra": ["hydra.mode=MULTIRUN"]}, "sweeper": {}}
+    hydra["runtime"] = {"config_sources": []}
     return OmegaConf.create({"hydra": hydra, "paths": {"outputs": str(tmp_path)}})
 
 
@@ -158,7 +164,28 @@ def test_cells_that_follow_each_other_are_those_that_are_composed_alone(common):
 def test_cells_of_one_victim_are_told(common):
     one, other = check_all(combinations([["defender_seed=1,2", "seed=0", *common]]))
     assert one.victim == other.victim
-    assert one.folder != other.folder or one.overrides != other.overrides
+    assert one.folder != other.folder
+
+
+def test_cells_whose_victim_is_there_do_not_wait(common, tmp_path):
+    quick = ["recipe.epochs=1", "dataset.limit_train=200", "dataset.limit_test=100", "trainer=cpu"]
+    one = (*common, *quick)
+    hydra = compose("config", list(one), return_hydra_config=True).hydra
+    names = Names.of(compose("config", list(one)), hydra.runtime.choices, one)
+    perform(compose("config", [*one, "task=victim"]), names, tmp_path / "run")
+    grid = combinations([["seed=0,1", "defender_seed=1,2", *one]])
+    cells = check_all(grid)
+    assert len({cell.victim for cell in cells if "seed=0" in cell.overrides}) == 2
+    assert len({cell.victim for cell in cells if "seed=1" in cell.overrides}) == 1
+
+
+def test_a_cluster_wants_a_precision_by_name_and_no_gpu_here(common, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    named = (*common, "trainer=gpu", "trainer.precision=bf16-mixed")
+    unnamed, sent, here = (*check_all([(*common,), named], elsewhere=True), *check_all([named]))
+    assert "trainer.precision=auto" in unnamed
+    assert isinstance(sent, Cell)
+    assert "trainer.accelerator=gpu" in here
 
 
 def test_processes_check_as_one_does(common, monkeypatch):
@@ -198,6 +225,29 @@ def test_a_grid_is_written_down_and_the_end_names_what_failed(asked, caplog, tmp
         run_grid(asked, launch)
     assert "2 done, 2 failed" in caplog.text
     assert caplog.text.count("(left no result)") == 2
+
+
+@pytest.mark.parametrize("key", ["hydra.sweep.dir", "hydra.sweep.subdir", "hydra.run.dir"])
+def test_other_folders_for_results_are_refused_in_a_grid(asked, key):
+    asked.hydra.overrides.hydra.append(f"{key}=elsewhere")
+    with pytest.raises(ConfigError, match=rf"{key}=elsewhere .*allowed: paths\.outputs"):
+        run_grid(asked, launch=None)
+
+
+def test_folders_of_a_user_s_own_yamls_reach_cells_and_commands(asked, capsys, tmp_path):
+    mine = f"hydra.searchpath=[file://{tmp_path}]"
+    asked.hydra.overrides.hydra.append(mine)
+    asked.hydra.runtime.config_sources.append({"path": "/my/yamls", "provider": "command-line"})
+    cells = check_all(combinations(swept(asked)))
+    assert all(mine in cell.overrides for cell in cells)
+    Ledger.of(asked, cells).write()
+    (work, *_) = works(asked, [cell.overrides for cell in cells], 0)
+    assert work.overrides == ("--config-dir=/my/yamls", *cells[0].overrides)
+    assert work.victim == cells[0].victim
+    Status().look(tmp_path)
+    commands = [one for one in capsys.readouterr().out.splitlines() if "run.py" in one]
+    assert len(commands) == 1 + len(cells)
+    assert all("--config-dir=/my/yamls" in one and mine in one for one in commands)
 
 
 def test_status_tells_what_is_done_failed_and_missing(asked, tmp_path, capsys):

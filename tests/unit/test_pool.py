@@ -128,21 +128,29 @@ def test_each_visible_gpu_is_a_place(monkeypatch):
     assert launcher_here() == "basic"
 
 
-def test_children_end_with_the_grid(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_children_end_with_the_grid_which_says_so(tmp_path, number):
     (tmp_path / "cell.py").write_text(CELL)
     code = (
         "from pathlib import Path; from backdoor_lab.run import child; child.LOADED = []; "
-        f"from backdoor_lab.run.pool import Pool, Work; here = Path('{tmp_path}'); "
+        "from backdoor_lab.run.exits import ending_well, farewells; "
+        "farewells.append(lambda: print('0 done')); "
+        f"from backdoor_lab.run.pool import Pool, Work; here = Path('{tmp_path}')\n"
+        "with ending_well(): "
         "Pool(here / 'cell.py', [{'PLACE': '0'}], here).run([Work(0, ('a', 'sleep'), 'v')])"
     )
-    grid = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    grid = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, **streams)
     log = tmp_path / "log"
     for _ in range(1200):
         time.sleep(0.05)
         if log.exists() and log.read_text().endswith("\n"):
             break
-    grid.send_signal(signal.SIGTERM)
-    assert grid.wait(60) == 143
+    grid.send_signal(number)
+    said = grid.communicate(timeout=60)[0]
+    assert grid.returncode == 128 + number
+    assert "0 done" in said
+    assert f"stopped by {number.name}" in said
     pid = log.read_text().split()[3]
     for _ in range(100):
         if not os.path.exists(f"/proc/{pid}"):
