@@ -135,6 +135,7 @@ def test_children_end_with_the_grid_which_says_so(tmp_path, number):
         "from pathlib import Path; from backdoor_lab.run import child; child.LOADED = []; "
         "from backdoor_lab.run.exits import ending_well, farewells; "
         "farewells.append(lambda: print('0 done')); "
+        "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL); "  # else nohup's
         f"from backdoor_lab.run.pool import Pool, Work; here = Path('{tmp_path}')\n"
         "with ending_well(): "
         "Pool(here / 'cell.py', [{'PLACE': '0'}], here).run([Work(0, ('a', 'sleep'), 'v')])"
