@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,14 @@ class Record:
     error: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
     schema: int = SCHEMA
+
+    @property
+    def words(self) -> list[str]:
+        """The words of its command, also of one that no shell would read."""
+        try:
+            return shlex.split(self.command)
+        except ValueError:
+            return self.command.split()
 
     def summary(self) -> dict[str, Any]:
         """Scores and seconds, for those who follow runs."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Sequence
 
 from rich.table import Table
@@ -115,10 +114,7 @@ def grid_table(records: Sequence[Record]) -> Table:
 
 def swept(records: Sequence[Record]) -> dict[str, list[str | None]]:
     """The overrides, other than of choices, that are not the same in all commands."""
-    typed = [
-        dict(word.split("=", 1) for word in shlex.split(record.command) if "=" in word)
-        for record in records
-    ]
+    typed = [dict(word.split("=", 1) for word in record.words if "=" in word) for record in records]
     keys = dict.fromkeys(key for one in typed for key in one if key not in CHOICES)
     values = {key: [one.get(key) for one in typed] for key in keys}
     return {key: held for key, held in values.items() if len(set(held)) > 1}

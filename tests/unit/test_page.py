@@ -16,7 +16,7 @@ from backdoor_lab.reports.page import Trouble, read_runs, write_page
 from backdoor_lab.reports.page.data import MEASURES
 from backdoor_lab.reports.page.facets import UNKNOWN, facets_of
 from backdoor_lab.reports.page.run_page import lines
-from backdoor_lab.reports.page.settings import natural, settings, traits, words_of
+from backdoor_lab.reports.page.settings import natural, settings, traits
 from backdoor_lab.run.cells import Cell
 from backdoor_lab.run.ledger import Ledger
 from backdoor_lab.tasks.report import Report
@@ -43,8 +43,8 @@ def test_overrides_that_decide_a_number_tell_runs_apart(words, told):
 
 
 def test_a_command_that_no_shell_reads_has_words_all_the_same():
-    assert words_of("python it's=1 a='b c'") == ["python", "it's=1", "a='b", "c'"]
-    assert words_of("python a='b c'") == ["python", "a=b c"]
+    assert record(command="python it's=1 a='b c'").words == ["python", "it's=1", "a='b", "c'"]
+    assert record(command="python a='b c'").words == ["python", "a=b c"]
 
 
 def test_numbers_sort_as_numbers():

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from backdoor_lab.records import Record
 from backdoor_lab.records.record import RESULT
-from backdoor_lab.reports.page.settings import settings, traits, words_of
+from backdoor_lab.reports.page.settings import settings, traits
 from backdoor_lab.reports.table import RATES, percent, rate, run_title
 
 FILES = (RESULT, ".hydra/config.yaml", "purified.safetensors")
@@ -60,7 +60,7 @@ def context_of(record: Record, folder: Path, page: Path) -> dict[str, Any]:
 
 def chosen(record: Record) -> dict[str, dict[str, str]]:
     """Choices, values that were typed, and seeds."""
-    typed = settings(words_of(record.command), record.choices)
+    typed = settings(record.words, record.choices)
     named = {key: value for key, value in traits(record).items() if key not in typed}
     return {"Chosen": named, "Set on the command line": typed}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterable, Mapping
 
 from backdoor_lab.config.identity import LEARNING
@@ -22,7 +21,7 @@ def traits(record: Record) -> dict[str, str]:
     seeds = {"seed": str(record.seed)}
     if record.defender_seed is not None:
         seeds["defender_seed"] = str(record.defender_seed)
-    words = words_of(record.command)
+    words = record.words
     return {"task": record.task, **record.choices, **settings(words, record.choices), **seeds}
 
 
@@ -51,14 +50,6 @@ def plain(value: str) -> str:
         return f"{float(value):.12g}"
     except ValueError:
         return value
-
-
-def words_of(command: str) -> list[str]:
-    """The words of a command line, also of one that no shell would read."""
-    try:
-        return shlex.split(command)
-    except ValueError:
-        return command.split()
 
 
 def natural(text: str) -> tuple[tuple[int, float, str], ...]:

@@ -15,8 +15,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from backdoor_lab.datasets import evenly
-from backdoor_lab.datasets._images import ImageSet
+from backdoor_lab.datasets import ImageSet, evenly
 from backdoor_lab.evaluation.examination import Examination
 from backdoor_lab.models import Classifier
 from backdoor_lab.reports.style import INK
