@@ -2,8 +2,9 @@
 
 Paper     Wei et al., "Revisiting the Auxiliary Data in Backdoor Purification" (Guided Input
           Calibration), equation 1 with one perturbation an image; settings of its experiments
-Differs   not released: eval mode, the sum of the losses, fresh Adam a batch are ours; stored in
-          8 bits by truncation; an unlabelled set is guided by the victim's own predictions
+Differs   not released: eval mode, fresh Adam a batch, a radius in pixels of [0, 1] are ours;
+          stored in 8 bits by truncation; an unlabelled set is guided by the victim's own
+          predictions
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Paper     Wu & Wang, "Adversarial Neuron Pruning Purifies Backdoored Deep Models", NeurIPS 2021
 Differs   batches without replacement, epoch by epoch, instead of with it; the threshold is chosen
           by accuracy on held-out auxiliary images, where BackdoorBench looks at test ACC and ASR;
-          a channel that `compression` takes out takes its beta along
+          a channel that `compression` takes out takes its beta along; bf16
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 Paper     Zheng et al., "Pre-activation Distributions Expose Backdoor Neurons", NeurIPS 2022
 Differs   statistics of all auxiliary images instead of one batch; BatchNorm's eps is added to both
-          variances, as in its forward pass, so that a channel which never varies is no outlier. The
-          paper's other method, EP, needs the poisoned training images, which no defender has here
+          variances, as in its forward pass, so that a channel which never varies is no outlier;
+          bf16, summed in fp64. The paper's other method, EP, needs the poisoned training images,
+          which no defender has here
 """
 
 from __future__ import annotations

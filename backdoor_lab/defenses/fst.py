@@ -4,7 +4,8 @@ Paper     Min et al., "Towards Stable Backdoor Purification through Feature Shif
           NeurIPS 2023, arXiv:2310.01875
 Differs   the head is the last linear layer, where the official code goes by a part of its name;
           where the head is held (`layers: features`), or is all that is tuned, its norm is held as
-          well, as in that code; bf16
+          well, as in that code; the defaults are that code's, BackdoorBenchER's are `protocol=gic`;
+          bf16
 """
 
 from __future__ import annotations

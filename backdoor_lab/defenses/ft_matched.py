@@ -1,8 +1,9 @@
 """FT with the settings of another defense: what of its effect is the fine-tuning alone?
 
 Paper     a control of ours; UniBP compares with fine-tuning at another rate than its own
-Differs   no paper has it; a neighbour whose rate is constant (nad at times, npd, pam, tsbd) is
-          matched by its first rate alone: a half cosine adds up to half as much
+Differs   no paper has it; the rate falls as a half cosine, or at a plateau, whatever the shape of
+          the neighbour's: the rates of a constant one (npd, pam, tsbd) add up to half as much, of
+          `mcr` to 0.7 times, of `nad` with its steps to 2.8 times; SGD also where it has Adam
 """
 
 from __future__ import annotations

@@ -46,7 +46,8 @@ class NAD(Defense):
         teacher_epochs: passes over the images of the teacher's fine-tuning.
         epochs: of the student's.
         lr: learning rate of both, at its start.
-        schedule: of the rate: `steps`, a tenth after two epochs; `constant`; `cosine`.
+        schedule: of the rate: `steps`, a tenth after two epochs, a thousandth after 20; `constant`;
+            `cosine`.
         t_max: epochs of the half cosine; None: all.
         momentum: of SGD.
         nesterov: momentum looks ahead.
@@ -76,7 +77,7 @@ class NAD(Defense):
             raise ConfigError("betas=[] of defense=nad align nothing; allowed: one weight or more")
         self.betas, self.power = betas, power
         schedules: dict[str, Callable[..., dict[str, Any]]] = {
-            "steps": partial(multi_step, milestones=[2]),
+            "steps": partial(multi_step, milestones=[2, 20, 20]),
             "constant": constant,
             "cosine": partial(cosine, t_max=t_max),
         }

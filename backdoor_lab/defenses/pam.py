@@ -6,7 +6,8 @@ Differs   from the authors' code: the generator is that of `detector=bti_dbf` he
           is other in it; it is made anew each round, of at most `images` images as they are, where
           theirs goes on, of all images, cropped and flipped, and is never pulled to a suspected
           target; BatchNorm's running statistics are taken anew at the end, since the steps gather
-          them off the weights that are kept; all rounds draw the same orders; bf16
+          them off the weights that are kept; each round starts its own SGD, and all draw the same
+          orders; bf16
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Paper     Li et al., "Reconstructive Neuron Pruning for Backdoor Defense", ICML 2023
 Differs   the threshold is chosen by accuracy on held-out auxiliary images, where the code sweeps it
           against test ACC and ASR; no clipping of gradients, which comes before the backward pass
-          there and does nothing; a model that does not unlearn in time is recovered as it is
+          there and does nothing; a model that does not unlearn in time is recovered as it is; bf16
 """
 
 from __future__ import annotations

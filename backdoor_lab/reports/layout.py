@@ -97,11 +97,13 @@ class Layout:
         ]
         titles = [f"{name} {HEADS[score]}".strip() for name in heads for score in self.scores]
         holes = [place.hole() for place in kept if place.record is None]
-        note = (
-            f"{len(kept) - len(holes)} of {len(kept)} runs; {self.statistic} over "
-            f"{', '.join(self.over)}: {most[False]} runs a cell, or as many as stand in brackets; "
-            "rates in percent."
-        )
+        note = f"{len(kept) - len(holes)} of {len(kept)} runs"
+        if len(holes) < len(kept):
+            note += (
+                f"; {self.statistic} over {', '.join(self.over)}: {most[False]} runs a cell, or as "
+                "many as stand in brackets; rates in percent"
+            )
+        note += "."
         return Sheet(title, [*rows, *titles], lines, [note], holes)
 
     def untold(self, places: Sequence[Place], told: Sequence[str]) -> list[str]:

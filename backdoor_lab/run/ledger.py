@@ -48,6 +48,10 @@ class Ledger:
         now = datetime.now().isoformat(timespec="seconds")
         return cls(grid_file(config), command, now, tuple(cells), own)
 
+    def command_of(self, cell: Cell) -> str:
+        """Makes the result of a cell."""
+        return join(["python", "run.py", *self.options, *cell.overrides])
+
     @classmethod
     def read(cls, file: Path) -> Ledger | None:
         """What a file holds; None where it cannot be read."""

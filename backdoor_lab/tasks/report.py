@@ -7,7 +7,6 @@ from pathlib import Path
 
 from backdoor_lab.console import console
 from backdoor_lab.reports.page import Trouble, read_runs, write_page
-from backdoor_lab.run.cells import Cell
 from backdoor_lab.run.gate import made_readable
 from backdoor_lab.run.ledger import GRIDS, Ledger
 from backdoor_lab.tasks._look import Look
@@ -19,7 +18,7 @@ class Report(Look):
 
     def look(self, outputs: Path) -> None:
         found = read_runs(outputs)
-        troubles = [*found.failures, *troubles_of(grid_cells(outputs), found.failed)]
+        troubles = [*found.failures, *troubles_of(outputs, found.failed)]
         try:
             page = write_page(outputs, found, troubles)
         except OSError as error:
@@ -29,21 +28,15 @@ class Report(Look):
         console().print(f"Page: {page} ({counted})", soft_wrap=True, highlight=False)
 
 
-def grid_cells(outputs: Path) -> Iterator[Cell]:
-    """Each cell of any grid, once."""
-    met: set[Path] = set()
-    for ledger in map(Ledger.read, sorted((outputs / GRIDS).glob("*.json"))):
-        for cell in ledger.cells if ledger else ():
-            if cell.folder not in met:
-                met.add(cell.folder)
-                yield cell
-
-
-def troubles_of(cells: Iterator[Cell], known: set[Path]) -> Iterator[Trouble]:
-    """Cells without a result, but for those that are known to have failed."""
-    for cell in cells:
-        if cell.folder in known:
-            continue
-        word, why = state(cell)
-        if word != "done":
-            yield Trouble.of_cell(word, why, cell.overrides)
+def troubles_of(outputs: Path, known: set[Path]) -> Iterator[Trouble]:
+    """Cells of grids without a result, each once, but for those that are known to have failed."""
+    met = set(known)
+    files = sorted((outputs / GRIDS).glob("*.json"))
+    for ledger in filter(None, map(Ledger.read, files)):
+        for cell in ledger.cells:
+            if cell.folder in met:
+                continue
+            met.add(cell.folder)
+            word, why = state(cell)
+            if word != "done":
+                yield Trouble.of_cell(word, why, cell.overrides, ledger.command_of(cell))

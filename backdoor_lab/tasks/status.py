@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 from rich.table import Table
@@ -39,9 +38,8 @@ def show(ledger: Ledger) -> None:
     table.add_row(*map(str, (len(states), *counts)))
     console().print(table)
     say([f"Goes on with: {ledger.command}"])
-    start = ("python", "run.py", *ledger.options)
     lines = [
-        f"{word}{f' ({why})' if why else ''}: {shlex.join([*start, *cell.overrides])}"
+        f"{word}{f' ({why})' if why else ''}: {ledger.command_of(cell)}"
         for cell, (word, why) in zip(ledger.cells, states, strict=True)
         if word not in ("done", "running")
     ]

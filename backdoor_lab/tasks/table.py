@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from backdoor_lab.reports.layout import Layout, Place
 from backdoor_lab.reports.sheet import write
 from backdoor_lab.run.cells import combinations, parsed, swept
 from backdoor_lab.run.checking import Checker
+from backdoor_lab.run.folders import config_dir, searchpath
 from backdoor_lab.run.gate import UNFIT, one_line
 from backdoor_lab.tasks._look import Look
 from backdoor_lab.validation import validated
@@ -58,13 +59,14 @@ class Tables(Look):
         what, _, *about = comments(CONF / "experiment" / f"{name}.yaml")
         title = f"{what.rstrip('.')}; size {size}"
         checker = Checker()
-        places = [place_of(overrides, checker) for overrides in grid]
+        own = config_dir(hydra)
+        places = [place_of(overrides, checker, own) for overrides in grid]
         sheets = [self.layout.sheet(title, places)]
         if self.layout.printed:
             beside = f"{title}: what is printed, and what came of it here"
             kind, *_ = comments(CONF / "size" / f"{size}.yaml")
-            typed = [one for one in hydra.overrides.task if not own(one)]
-            command = shlex.join(["python", "run.py", "-m", *typed])
+            typed = [one for one in hydra.overrides.task if not of_this(one)]
+            command = shlex.join(["python", "run.py", "-m", *own, *searchpath(hydra), *typed])
             notes = [f"Made by `{command}`.", f"Size {size}: {kind}", *about]
             alike = [without(place, hydra.sweeper.get("instead") or {}) for place in places]
             sheets.append(comparison(beside, printed(*self.layout.printed), alike, notes))
@@ -89,19 +91,19 @@ def refuse_keys(layout: Layout) -> None:
 def cells_of(hydra: HydraConf, paths: dict[str, str | None]) -> list[tuple[str, ...]]:
     """The overrides of each cell of the grid that a command without `-m` names."""
     grids = swept(OmegaConf.create({"hydra": hydra, "paths": paths}))
-    return combinations([one for one in grid if not own(one)] for grid in grids)
+    return combinations([one for one in grid if not of_this(one)] for grid in grids)
 
 
-def own(override: str) -> bool:
+def of_this(override: str) -> bool:
     """Whether it is of this command, and not of the grid's."""
     return parsed(override).key_or_group.partition(".")[0] in OWN
 
 
-def place_of(overrides: tuple[str, ...], checker: Checker) -> Place:
+def place_of(overrides: tuple[str, ...], checker: Checker, own: Sequence[str]) -> Place:
     """A cell, what came of it, and the command that makes it."""
     keys = {one.get_key_element(): str(one.value()) for one in map(parsed, overrides)}
     axes = {key: value for key, value in keys.items() if not key.startswith("hydra.")}
-    command = shlex.join(["python", "run.py", *overrides])
+    command = shlex.join(["python", "run.py", *own, *overrides])
     try:
         cell = checker.found(overrides)
     except UNFIT as error:

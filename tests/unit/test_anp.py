@@ -176,8 +176,18 @@ def test_threshold_is_the_largest_that_keeps_held_out_accuracy(model, aux):
     assert anp.choose(model, masks, aux.data) == 0.9
     purified = anp.purify(model, aux)
     assert purified.state_dict().keys() == model.state_dict().keys()
-    assert anp.details["threshold"] is None or 0 <= anp.details["threshold"] <= 0.9
     assert anp.details["pruned"] == sum(int((purified.body[n].weight == 0).sum()) for n in (1, 4))
+
+
+def test_no_mask_has_seen_the_images_that_choose_the_threshold(model, aux, monkeypatch):
+    anp, given = defense(threshold=None), {}
+    masks = {name: torch.ones(8) for name in batch_norms(model)}
+    monkeypatch.setattr(anp, "search", lambda _, data: given.update(search=data) or masks)
+    monkeypatch.setattr(anp, "choose", lambda *_: given.update(choose=_[-1]))
+    anp.purify(model, aux)
+    searched, held = ({one.numpy().tobytes() for one in data.images} for data in given.values())
+    assert searched.isdisjoint(held)
+    assert len(searched) == len(held) == 20
 
 
 def test_what_may_be_lost_is_a_share_of_the_victim_s_accuracy(model, aux, monkeypatch):

@@ -24,6 +24,7 @@ from backdoor_lab.run.launching import works
 from backdoor_lab.run.ledger import Ledger, victims
 from backdoor_lab.run.names import Names
 from backdoor_lab.store.locks import Busy
+from backdoor_lab.tasks.report import troubles_of
 from backdoor_lab.tasks.status import Status
 from tests.records import record
 
@@ -247,6 +248,8 @@ def test_folders_of_a_user_s_own_yamls_reach_cells_and_commands(asked, capsys, t
     Status().look(tmp_path)
     commands = [one for one in capsys.readouterr().out.splitlines() if "run.py" in one]
     assert len(commands) == 1 + len(cells)
+    commands += [one.command for one in troubles_of(tmp_path, known=set())]
+    assert len(commands) == 1 + 2 * len(cells)
     assert all("--config-dir=/my/yamls" in one and mine in one for one in commands)
 
 

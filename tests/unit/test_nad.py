@@ -261,15 +261,15 @@ def test_every_option_changes_the_result(tuned, change):
     assert not torch.equal(tuned(**usual)["head.weight"], tuned(**usual | change)["head.weight"])
 
 
-def test_the_rate_is_a_tenth_after_two_epochs(defense, aux, monkeypatch):
+def test_the_rate_is_a_tenth_after_two_epochs_a_thousandth_after_twenty(defense, aux, monkeypatch):
     seen = []
 
     def note(self, batch, batch_idx):
         seen.append(round(self.optimizers().param_groups[0]["lr"], 6))
 
     monkeypatch.setattr(NAD, "on_train_batch_start", note)
-    defense(epochs=4, schedule="steps").purify(Tiny(), aux)
-    assert seen == [0.05, 0.05, 0.005, 0.005]
+    defense(epochs=22, schedule="steps").purify(Tiny(), aux)
+    assert seen == [0.05] * 2 + [0.005] * 18 + [0.00005] * 2
 
 
 def test_too_many_resolutions_are_refused_before_anything_trains(defense):

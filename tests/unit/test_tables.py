@@ -83,6 +83,7 @@ def test_fewer_runs_than_other_cells_have_are_counted():
     ]  # fmt: skip
     assert "3 of 4 runs" in sheet.notes[0]
     assert "2 runs a cell" in sheet.notes[0]
+    assert Layout(["defense"], [], ["acc"]).sheet("t", [gap]).notes == ["0 of 1 runs."]
 
 
 def test_the_worst_of_an_asr_is_its_highest():

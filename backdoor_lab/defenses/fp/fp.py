@@ -6,7 +6,8 @@ Differs   the accuracy that says when to stop is that of held-out auxiliary imag
           BackdoorBench looks at test images, and only a lower one stops; the last step that was
           harmless is what remains; channels are ranked on the images that are not held out,
           without augmentation, and by magnitude, since the last map of some models is signed;
-          pruned entries stay 0 while tuning, which sees all images, those held out before as well
+          pruned entries stay 0 while tuning, which sees all images, those held out before as well;
+          a unit is a channel of VGG too, where BackdoorBench's is an entry of the pooled map; bf16
 """
 
 from __future__ import annotations

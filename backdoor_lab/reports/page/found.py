@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +35,9 @@ class Trouble:
         return cls("failed", record.error or "", record.command, traits(record), whole=True)
 
     @classmethod
-    def of_cell(cls, state: str, why: str | None, overrides: Sequence[str]) -> Trouble:
+    def of_cell(
+        cls, state: str, why: str | None, overrides: Sequence[str], command: str
+    ) -> Trouble:
         """Of a grid's cell, of which only the overrides are known."""
         typed = [override.partition("=") for override in overrides]
         combined = {key.partition("@")[0] for key, _, _ in typed if "@" in key}  # one name of two
@@ -45,7 +46,7 @@ class Trouble:
             for key, _, value in typed
             if (key in SEEDS or decides(key)) and key not in combined
         }
-        return cls(state, why or "", shlex.join(["python", "run.py", *overrides]), known)
+        return cls(state, why or "", command, known)
 
 
 @dataclass
