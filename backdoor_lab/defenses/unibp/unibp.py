@@ -1,10 +1,10 @@
 """UniBP: prunes the few BatchNorm entries that would rebuild the backdoor, then fine-tunes.
 
 Paper     "UniBP: Toward Universal Backdoor Purification via Fine-Tuning", anonymous submission
-Differs   pruned entries become gamma 1, beta 0 (`value: reset`), where Eq. 5 and 6 of the paper
-          contradict each other; gradients of batches are squared and summed over the steps of the
-          rectification, where its Eq. 3 has those of images, because L_BN is one of a batch; what
-          it leaves open is a key: K, rectification, learning rate
+Differs   pruned entries become small noise (Eq. 5 of the paper; Eq. 6 has 0, its introduction gamma
+          1, beta 0: `value`), drawn once; gradients of batches are squared and summed over the
+          steps of the rectification, where its Eq. 3 has those of images, because L_BN is one of a
+          batch; what it leaves open is a key: K, rectification, learning rate
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class UniBP(Defense):
         k_mode: what `k` is: a share of all parameters, of the affine entries, or a number.
         k: how many entries are pruned; 0: none, which is fine-tuning alone.
         granularity: what is ranked and pruned.
-        value: what pruned entries become: `reset` (1, 0), `noise` or `zero`.
+        value: what pruned entries become: `noise`, `zero` or `reset` (1, 0).
         sigma: standard deviation of the noise.
         resample: when the noise of pruned entries is drawn anew while tuning.
         scores: `fisher`, or `random` as a control.

@@ -1,0 +1,89 @@
+"""UniBP as its paper may be read: what pruned entries become, beside its controls.
+
+    python -m benchmarks.readings --seeds 100,101,102    # mnist; these seeds chose the default
+    python -m benchmarks.readings --data DIR             # photographs, as benchmarks.photographs
+
+Runs the grids through the command line (finished cells are not repeated), reads their records and
+writes `benchmarks/readings_<data set>.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterable
+from datetime import date
+from pathlib import Path
+
+from backdoor_lab.config import ROOT
+from backdoor_lab.records import Record, mean_sd, read_record
+from backdoor_lab.records.record import RESULT
+from benchmarks.common import machines, markdown, remarks
+from benchmarks.kept import kept
+from benchmarks.photographs import overrides
+
+GRIDS = [
+    ["defense=unibp,unibp_random", "defense.value=noise,reset", "aux=reserved"],
+    ["defense=ft_matched", "aux=reserved"],
+]
+RATES = ("acc", "asr", "acc_target", "acc_worst")
+HEADS = (
+    "attack", "defense", "settings", "n", "victim ACC", "ASR", "target", "worst", "purified ACC",
+    "ASR", "target", "worst", "DER",
+)  # fmt: skip
+
+
+def line(key: tuple[str, ...], found: list[Record]) -> list[object]:
+    """A row: means and deviations over seeds."""
+    victims = [mean_sd([getattr(one.victim, rate) for one in found]) for rate in RATES]
+    purified = [mean_sd([getattr(one.purified, rate) for one in found]) for rate in (*RATES, "der")]
+    return [*key, len(found), *victims, *purified]
+
+
+def table(records: Iterable[Record]) -> str:
+    """A row a combination of attack, defense and what was set of it."""
+    rows: dict[tuple[str, ...], list[Record]] = defaultdict(list)
+    for one in records:
+        typed = (word.removeprefix("defense.") for word in one.words if "defense." in word)
+        key = (one.choices["attack"], one.choices["defense"], " ".join(sorted(typed)))
+        rows[key].append(one)
+    return markdown(HEADS, (line(key, found) for key, found in sorted(rows.items())))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, help="of photographs; else mnist")
+    parser.add_argument("--attacks", default="badnets,wanet,sig")
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--table-only", action="store_true", help="of what is there already")
+    chosen = parser.parse_args()
+    name = "photographs" if chosen.data else "mnist"
+    outputs = ROOT / "outputs" / f"readings_{name}"
+    common = ["dataset=mnist", "pictures=false", "keep_model=false", f"paths.outputs={outputs}"]
+    if chosen.data:
+        common = overrides(chosen.data.resolve(), outputs)
+    grid = [f"attack={chosen.attacks}", f"seed={chosen.seeds}", *common]
+    with kept(outputs, {str(chosen.data.resolve()): "DIR"} if chosen.data else None):
+        for one in () if chosen.table_only else GRIDS:
+            subprocess.run([sys.executable, "run.py", "-m", *one, *grid], cwd=ROOT, check=True)
+    found = [read_record(file.parent) for file in sorted((outputs / "runs").rglob(RESULT))]
+    records = [one for one in found if one and one.victim and one.purified]
+    page = Path(__file__).with_name(f"readings_{name}.md")
+    text = [
+        f"# {name}: readings of UniBP",
+        "Mean ± standard deviation over n seeds, percent; `target` and `worst` are accuracies on "
+        "clean images of the target class and of the worst class. What no setting names is as the "
+        "data set and `conf/defense` say.",
+        f"Made on {date.today()} by `python -m benchmarks.readings"
+        f"{' --data DIR' if chosen.data else ''} --attacks {chosen.attacks} "
+        f"--seeds {chosen.seeds}`, on {machines(records)}.",
+        *remarks(page),
+        table(records),
+    ]
+    page.write_text("\n\n".join(text) + "\n")
+
+
+if __name__ == "__main__":
+    main()
