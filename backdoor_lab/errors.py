@@ -15,5 +15,16 @@ class DivergedError(ConfigError):
 
 
 def spelled(method: object) -> str:
-    """A method as it is typed: the name of its file or folder, `backdoor_lab.<group>.<name>`."""
-    return type(method).__module__.split(".")[2]
+    """A method as it is typed."""
+    kind = type(method)
+    return method_name(f"{kind.__module__}.{kind.__name__}")
+
+
+def method_name(target: str) -> str:
+    """The name of a method by its `_target_`: that of its file, here perhaps of its folder.
+
+    Such as `lc` of `backdoor_lab.attacks.lc.lc.LC`, and `adapter` of a user's
+    `mydefenses.adapter.Adapter`, which may lie at any depth.
+    """
+    parts = target.split(".")
+    return parts[2] if parts[0] == "backdoor_lab" else parts[-2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -19,11 +20,11 @@ if TYPE_CHECKING:
 
 @contextmanager
 def inside() -> Iterator[None]:
-    """Refusals name the keys of the inner attack as they are typed."""
+    """Refusals name the inner attack and its keys as they are typed."""
     try:
         yield
     except ConfigError as error:
-        raise ConfigError(str(error).replace("attack.", "attack.inner.")) from None
+        raise ConfigError(re.sub(r"\battack([.=])", r"attack.inner\1", str(error))) from None
 
 
 class Wrapper(Attack):

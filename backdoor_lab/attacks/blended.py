@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from backdoor_lab.attacks._base import Attack, Base
-from backdoor_lab.errors import ConfigError
+from backdoor_lab.attacks._picture import opened
 from backdoor_lab.validation import Fraction, Index, Rate, validated
 
 
@@ -52,23 +52,15 @@ class Blended(Attack):
 
     def check(self, shape: tuple[int, int, int], num_classes: int | None) -> None:
         super().check(shape, num_classes)
-        if self.picture is None:
-            return
-        try:
-            Image.open(self.picture).load()
-        except (OSError, SyntaxError) as error:
-            raise ConfigError(
-                f"attack.picture={self.picture} is no picture ({type(error).__name__}); "
-                "allowed: null or the file of one"
-            ) from None
+        if self.picture is not None:
+            opened(self.picture, "RGB")  # refuses what is none
 
     def build(self, generator: torch.Generator) -> None:
         channels, height, width = self.spec.shape
         if self.picture is None:
             key = torch.randint(0, 256, self.spec.shape, generator=generator)
         else:
-            mode = "RGB" if channels == 3 else "L"
-            picture = Image.open(self.picture).convert(mode)
+            picture = opened(self.picture, "RGB" if channels == 3 else "L")
             picture = picture.resize((width, height), Image.Resampling.BILINEAR)
             key = torch.from_numpy(np.array(picture)).view(height, width, channels).permute(2, 0, 1)
         self.register_buffer("key", key.float() / 255)

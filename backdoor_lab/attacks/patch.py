@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from backdoor_lab.attacks._base import Attack, Base
+from backdoor_lab.attacks._picture import opened
 from backdoor_lab.attacks.badnets import random_cells
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.validation import Count, Fraction, Index, validated
@@ -67,7 +68,7 @@ class Patch(Attack):
             cells = Image.fromarray(random_cells(3, generator).permute(1, 2, 0).numpy())
             patch = cells.resize((columns, rows), Image.Resampling.NEAREST).convert("RGBA")
         else:
-            patch = opened(self.picture).resize((columns, rows), Image.Resampling.BILINEAR)
+            patch = opened(self.picture, "RGBA").resize((columns, rows), Image.Resampling.BILINEAR)
         pixels = torch.from_numpy(np.array(patch)).permute(2, 0, 1).float() / 255
         levels, opacity = torch.zeros(channels, height, width), torch.zeros(1, height, width)
         levels[:, top : top + rows, left : left + columns] = pixels[:3]
@@ -83,21 +84,6 @@ class Patch(Attack):
         if self.picture is None:
             side = self.size or max(CELLS, round(CELLS * shape[1] / 32))
             return side, side
-        width, height = opened(self.picture).size
+        width, height = opened(self.picture, "RGBA").size
         scale = 1 if self.size is None else self.size / max(width, height)
         return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def opened(picture: Path) -> Image.Image:
-    """The picture with its transparency.
-
-    Raises:
-        ConfigError: PIL cannot read it.
-    """
-    try:
-        return Image.open(picture).convert("RGBA")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ConfigError(
-            f"attack.picture={picture} is no picture ({type(error).__name__}); "
-            "allowed: null or the file of one"
-        ) from None

@@ -15,7 +15,13 @@ from backdoor_lab.aux_data._base import AuxiliaryKind
 from backdoor_lab.aux_data._pool import Pool
 from backdoor_lab.aux_data._set import AuxiliarySet
 from backdoor_lab.datasets import Data, DataSpec
-from backdoor_lab.datasets.files import Files, decode_files, files_by_class, image_files
+from backdoor_lab.datasets.files import (
+    Files,
+    check_folder,
+    decode_files,
+    files_by_class,
+    image_files,
+)
 from backdoor_lab.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -91,12 +97,6 @@ class FolderKind(AuxiliaryKind):
         if self.by_folder:
             return foldered_files(folder, self.key, self.exclude)
         return unlabelled_files(folder, self.key, self.exclude)
-
-
-def check_folder(folder: Path, key: str) -> None:
-    """Refuse a folder that is not there."""
-    if not folder.is_dir():
-        raise ConfigError(f"{key}={folder} is no folder; allowed: a folder of images")
 
 
 def labelled_files(folder: Path, spec: DataSpec, key: str, exclude: str | None) -> Files:

@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from backdoor_lab.config.choices import defaults, names
+from backdoor_lab.config.facts import fact
 from backdoor_lab.config.places import CONF
 from backdoor_lab.config.schema import Schema
 from backdoor_lab.config.typos import near
@@ -31,6 +32,7 @@ def refuse(cfg: DictConfig) -> None:
     """
     refuse_unknown(cfg)
     refuse_missing(cfg)
+    refuse_undecided(cfg)
     refuse_paths(cfg)
     refuse_seeds(cfg)
     for group in (group for group in defaults() if OmegaConf.is_config(cfg.get(group))):
@@ -61,8 +63,17 @@ def refuse_missing(cfg: DictConfig) -> None:
             continue
         if not isinstance(held, DictConfig):
             raise ConfigError(f"{group}={held} builds nothing; allowed: one of {names(group)}")
-        if not isinstance(target := held.get("_target_"), str) or target.count(".") < 2:
+        if not isinstance(target := held.get("_target_"), str) or "." not in target:
             raise ConfigError(f"{group}._target_={target} is no class; allowed: those of the yamls")
+
+
+def refuse_undecided(cfg: DictConfig) -> None:
+    """Refuse a task that does not say what decides its result: other runs would be taken for it."""
+    if fact(cfg.task, "groups") is None:
+        raise ConfigError(
+            "task.facts.groups=null does not say what decides a result; allowed: the groups that "
+            "do beside the victim's, such as [defense,aux], or []"
+        )
 
 
 def refuse_paths(cfg: DictConfig) -> None:

@@ -9,11 +9,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from backdoor_lab.config.facts import FACTS, fact
 from backdoor_lab.config.places import CONF
+from backdoor_lab.errors import method_name
 
-
-def method_name(target: str) -> str:
-    """The name of a method from its `_target_`, `backdoor_lab.<group>.<name>.<Class>`."""
-    return target.split(".")[2]
+TUNING = ("epochs", "lr", "batch_size", "momentum")  # a defense that fine-tunes by SGD has them all
 
 
 def value_for(key: str, default: Any, *, _root_: DictConfig) -> Any:
@@ -52,12 +50,29 @@ def by_ratio(values: dict[float, Any], default: Any, *, _root_: DictConfig) -> A
 
 def setting_of(defense: str, key: str, default: Any = None, *, _root_: DictConfig) -> Any:
     """What the yaml of another defense says to a key, here; `default` where it says nothing."""
+    found = OmegaConf.select(OmegaConf.create(said_by(defense), parent=_root_), key)
+    return as_node(default) if found is None else found
+
+
+@cache
+def said_by(defense: str) -> dict[str, Any]:
+    """What a defense's yaml says, over those that its `defaults` name; nothing where none is."""
     file = CONF / "defense" / f"{defense}.yaml"
     if not file.is_file():
-        return as_node(default)
-    node = OmegaConf.create(file.read_text(), parent=_root_)
-    found = OmegaConf.select(node, key)
-    return as_node(default) if found is None else found
+        return {}
+    held: Any = OmegaConf.to_container(OmegaConf.load(file))
+    bases = [said_by(base) for base in held.pop("defaults", []) if base != "_self_"]
+    said: Any = OmegaConf.to_container(OmegaConf.merge(*bases, held))
+    return cast(dict[str, Any], said)
+
+
+def tuning_of(key: str, default: Any = None, *, _root_: DictConfig) -> Any:
+    """A setting of the run's first defense that fine-tunes by SGD; where none does, that of ft."""
+    for link in (_root_.defense, _root_.then):
+        if link is not None and all(link.get(one) is not None for one in TUNING):
+            found = link.get(key)
+            return as_node(default) if found is None else found
+    return setting_of("ft", key, default, _root_=_root_)
 
 
 def in_proportion(pixels: int, *, _root_: DictConfig) -> int:

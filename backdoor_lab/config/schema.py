@@ -20,6 +20,7 @@ from backdoor_lab.config.resolvers import (
     for_dataset,
     in_proportion,
     setting_of,
+    tuning_of,
     value_for,
 )
 
@@ -74,7 +75,8 @@ def register() -> None:
     store.store(name="schema", node=Schema)
     for file in sorted((CONF / "aux_data").glob("*.yaml")):
         store.store(group="aux", name=file.stem, node=OmegaConf.load(file), provider=file.name)
-    resolvers = (value_for, for_dataset, for_attack, by_fact, by_ratio, setting_of, run_name)
-    for resolver in (*resolvers, in_proportion, every_detector, catalogue, launcher_here):
+    of_values = (value_for, for_dataset, for_attack, by_fact, by_ratio, in_proportion)
+    of_methods = (setting_of, tuning_of, every_detector)
+    for resolver in (*of_values, *of_methods, run_name, catalogue, launcher_here):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
     OmegaConf.register_new_resolver("project", lambda: str(ROOT), replace=True)

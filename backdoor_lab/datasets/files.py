@@ -30,6 +30,12 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in IMG_EXTENSIONS and not path.name.startswith(".")
 
 
+def check_folder(folder: Path, key: str) -> None:
+    """Refuse a folder that is not there."""
+    if not folder.is_dir():
+        raise ConfigError(f"{key}={folder} is no folder; allowed: a folder of images")
+
+
 def image_files(folder: Path, exclude: str | None = None) -> list[Path]:
     """Image files below `folder`, behind links too, without those whose name has `exclude`."""
     return [

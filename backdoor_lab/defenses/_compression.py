@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from backdoor_lab.defenses._base import Defense
 from backdoor_lab.errors import ConfigError
+from backdoor_lab.models import parameter_count
 from backdoor_lab.models.channels import removal, shrink, sites, smallest
 
 
@@ -21,7 +22,7 @@ def check_compression(defense: Defense, model: nn.Module, ratio: float | None) -
     """
     if ratio is None:
         return
-    whole = sum(parameter.numel() for parameter in model.parameters())
+    whole = parameter_count(model)
     most = int(100 * whole / smallest(model, sites(model, defense.spec.shape))) / 100
     if ratio > most:
         raise ConfigError(
@@ -51,7 +52,7 @@ def compress(
     Returns:
         For the report: parameters, channels that were taken out, and pruned ones that had to stay.
     """
-    whole = sum(parameter.numel() for parameter in model.parameters())
+    whole = parameter_count(model)
     places = sites(model, shape)
     ranked = {name: one.masked_fill(pruned[name], -torch.inf) for name, one in scores.items()}
     stays = removal(model, places, ranked, ratio)
@@ -61,7 +62,7 @@ def compress(
         here = stays.get(name, torch.ones(len(gone), dtype=torch.bool))
         zeroed += int((gone.cpu() & here).sum())
     return {
-        "parameters": {"before": whole, "after": sum(one.numel() for one in model.parameters())},
+        "parameters": {"before": whole, "after": parameter_count(model)},
         "removed": {name: int((~kept).sum()) for name, kept in stays.items() if not kept.all()},
         "zeroed": zeroed,
     }

@@ -9,7 +9,7 @@ Differs   one batched SVD a layer; sqrt(var + eps) unless `std_eps` is off, then
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from backdoor_lab.aux_data import AuxiliarySet
 from backdoor_lab.defenses._base import Defense, batch_norms
 from backdoor_lab.defenses._compression import check_compression, compress
-from backdoor_lab.models import traced
+from backdoor_lab.models.graph import Graph
 from backdoor_lab.validation import NonNegative, Ratio, validated
 
 
@@ -129,38 +129,12 @@ def graph_pairs(model: nn.Module, shape: tuple[int, int, int]) -> dict[str, nn.C
         model: read only.
         shape: (C, H, W) of an image.
     """
-    produced: dict[Any, str] = {}
-    stops: set[Any] = set()
-    entries: dict[str, Any] = {}
-
-    def look(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if isinstance(module, nn.Conv2d):
-            produced[output.grad_fn] = name
-        else:
-            stops.add(output.grad_fn)
-            entries[name] = inputs[0].grad_fn
-
-    traced(model, shape, look, (nn.Conv2d, nn.BatchNorm2d))
-    order = list(produced.values())
+    graph = Graph(model, shape)
+    kinds = nn.Conv2d | nn.BatchNorm2d
+    layers = {name: one for name, one in model.named_modules() if isinstance(one, kinds)}
     pairs: dict[str, nn.Conv2d] = {}
     for name, norm in batch_norms(model).items():
-        reaching = {produced[node] for node in _ends(entries.get(name), set(produced), stops)}
-        for conv in (model.get_submodule(found) for found in order if found in reaching):
+        for conv in (layers[found] for found in graph.layers_before(name, layers)):
             if isinstance(conv, nn.Conv2d) and conv.out_channels == norm.num_features:
                 pairs[name] = conv
     return pairs
-
-
-def _ends(start: Any, ends: set[Any], stops: set[Any]) -> set[Any]:
-    """Nodes of `ends` that the autograd graph reaches from `start` before any of `stops`."""
-    found, seen, open_nodes = set(), set(stops), [start]
-    while open_nodes:
-        node = open_nodes.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if node in ends:
-            found.add(node)
-        else:
-            open_nodes.extend(parent for parent, _ in node.next_functions)
-    return found

@@ -49,14 +49,20 @@ class FTMatched(Defense):
         weight_decay: NonNegative,
     ) -> None:
         super().__init__()
+        self.like = like
         if epochs is None or lr is None or batch_size is None:
-            raise ConfigError(
-                f"like={like} of defense=ft_matched has no epochs, lr and batch_size of its own; "
-                "allowed: a defense that fine-tunes, such as unibp, bcu or ft"
-            )
+            return  # `check` refuses it, by the key that it is typed under
         fall = partial(cosine, t_max=t_max, floor=lr_floor)
         if patience is not None:
             fall = partial(plateau, patience=patience)
         epochs *= rounds
         self.recipe = Recipe(epochs, batch_size, lr, sgd(momentum, weight_decay), fall)
         self.details = {"like": like, "epochs": epochs, "lr": lr, "batch_size": batch_size}
+
+    def check(self, has_images: bool, labelled: bool) -> None:
+        super().check(has_images, labelled)
+        if not self.details:
+            raise ConfigError(
+                f"{self.key}.like={self.like} has no epochs, lr and batch_size of its own; "
+                "allowed: a defense that fine-tunes, such as unibp, bcu or ft"
+            )

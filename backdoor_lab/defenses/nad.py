@@ -16,10 +16,11 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from backdoor_lab.aux_data import AuxiliarySet
@@ -69,12 +70,10 @@ class NAD(Defense):
         nesterov: bool,
         weight_decay: NonNegative,
         batch_size: Count,
-        betas: list[NonNegative],
+        betas: Annotated[list[NonNegative], Field(min_length=1)],
         power: Positive,
     ) -> None:
         super().__init__()
-        if not betas:
-            raise ConfigError("betas=[] of defense=nad align nothing; allowed: one weight or more")
         self.betas, self.power = betas, power
         schedules: dict[str, Callable[..., dict[str, Any]]] = {
             "steps": partial(multi_step, milestones=[2, 20, 20]),

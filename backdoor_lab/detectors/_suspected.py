@@ -8,9 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from backdoor_lab.aux_data._folder import check_folder, image_files
 from backdoor_lab.datasets import DataSpec, evenly
-from backdoor_lab.datasets.files import decode_files
+from backdoor_lab.datasets.files import check_folder, decode_files, image_files
 from backdoor_lab.detectors._base import Detector
 from backdoor_lab.errors import ConfigError, spelled
 

@@ -17,6 +17,7 @@ from scipy.stats import gamma
 from torch import Tensor
 
 from backdoor_lab.aux_data import AuxiliarySet
+from backdoor_lab.datasets import nearest
 from backdoor_lab.detectors._base import Detector, grouped
 from backdoor_lab.detectors._rules import outlier_rules
 from backdoor_lab.models import Classifier
@@ -100,8 +101,7 @@ class MMBD(Detector):
             active = active[~(change < self.stop)]
             if not len(active):
                 break
-        images = best.clamp(0, 1).mul(255).round().to(torch.uint8).cpu()
-        return margins.amax(1).cpu(), images
+        return margins.amax(1).cpu(), nearest(255 * best).cpu()
 
     def full_logits(self, model: Classifier, images: Tensor) -> Tensor:
         """In full precision: the stopping rule looks at changes that bf16 rounds away."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from backdoor_lab.datasets import DataSpec
+from backdoor_lab.models import parameter_count
 from backdoor_lab.records import Cost
 from backdoor_lab.training import Engine
 
@@ -30,7 +31,7 @@ def measure(models: Mapping[str, nn.Module], spec: DataSpec, engine: Engine) -> 
         times = timed(models, batch.to(memory_format=torch.channels_last))
         return {
             name: Cost(
-                sum(parameter.numel() for parameter in model.parameters()),
+                parameter_count(model),
                 flops(model, batch[:1]),
                 1000 * median(times[name]),
             )

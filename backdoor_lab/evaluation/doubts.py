@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
@@ -11,27 +11,42 @@ from backdoor_lab.aux_data import AuxiliarySet
 from backdoor_lab.evaluation.scores import Scores
 
 log = logging.getLogger(__name__)
-LEARNT, LOST, ALIKE = 0.5, 0.1, 0.8
+LEARNT, LOST, ALIKE, ABOVE_CHANCE = 0.5, 0.1, 0.8, 1.5
 
 
-def doubt_victim(scores: Scores, clean: float | None) -> None:
-    """Warn of a backdoor that was hardly learnt, and of one that cost much accuracy.
+def near_chance(accuracy: float, classes: int) -> bool:
+    """Whether an accuracy on so many classes is hardly above that of guessing."""
+    return accuracy < ABOVE_CHANCE / classes
+
+
+def doubt_scores(scores: Mapping[str, Scores], clean: float | None, classes: int) -> None:
+    """Warn of a model that only guesses, and of a backdoor that was hardly learnt or cost accuracy.
 
     Args:
-        scores: of the victim.
+        scores: of the `victim`, and of what was made of it.
         clean: ACC of a model that was trained alike on clean images, where one is known.
+        classes: how many there are.
     """
-    if scores.asr is not None and scores.asr < LEARNT:
+    for model, found in scores.items():
+        if near_chance(found.acc, classes):
+            log.warning(
+                "%s: ACC is %.1f %%, about chance on %d classes: no other score means anything",
+                model,
+                100 * found.acc,
+                classes,
+            )
+    victim = scores["victim"]
+    if victim.asr is not None and victim.asr < LEARNT:
         log.warning(
             "the victim's ASR is %.1f %%, under %.0f %%: it has hardly learnt the backdoor that is "
             "to be removed",
-            100 * scores.asr,
+            100 * victim.asr,
             100 * LEARNT,
         )
-    if clean is not None and clean - scores.acc > LOST:
+    if clean is not None and clean - victim.acc > LOST:
         log.warning(
             "the victim's ACC is %.1f %%, more than %.0f points below the clean model's %.1f %%",
-            100 * scores.acc,
+            100 * victim.acc,
             100 * LOST,
             100 * clean,
         )

@@ -19,10 +19,10 @@ class Examination:
     """What models are asked: the clean test set, and the triggered images that count.
 
     `triggered` (M images) carries the true labels (-1: nobody knows it); `wanted` (M,) is what the
-    attacker wants of them, `counted` (M,) their positions in the test set, or (0,) where they are
-    of no test image. `crossed` are all test images as they only
-    look triggered, where the attack has such. `target` is the class that the attacker wants of all
-    triggered images, if it is one.
+    attacker wants of them. `counted` (M,) are their positions in the test set; it is empty where
+    they come from elsewhere, as those of a user's folder. `crossed` are all test images as they
+    only look triggered, where the attack has such. `target` is the class that the attacker wants of
+    all triggered images, if it is one.
     """
 
     clean: ImageSet

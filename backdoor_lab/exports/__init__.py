@@ -1,1 +1,1 @@
-"""What a victim can be written as, for use outside: one file a choice of `export`."""
+"""What is written for use outside: a file or a folder for each choice of `export`."""

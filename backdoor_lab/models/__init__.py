@@ -6,6 +6,7 @@ from backdoor_lab.models.factory import ModelFactory
 from backdoor_lab.models.frozen import freeze, freeze_except, frozen_copy, thaw
 from backdoor_lab.models.preact_resnet import PreActResNet
 from backdoor_lab.models.saved import load_purified, save_purified
+from backdoor_lab.models.sizes import parameter_count
 from backdoor_lab.models.tracing import outputs, traced, watched
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "frozen_copy",
     "load_purified",
     "outputs",
+    "parameter_count",
     "replace",
     "save_purified",
     "thaw",

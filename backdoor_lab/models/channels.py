@@ -16,14 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from backdoor_lab.models.edits import replace
+from backdoor_lab.models.graph import Graph
 from backdoor_lab.models.layers import KINDS, built, described
-from backdoor_lab.models.tracing import traced
-
-BETWEEN = (
-    "Relu", "Hardtanh", "Hardswish", "Silu", "MaxPool2D", "AvgPool2D", "AdaptiveAvgPool2D",
-    "MkldnnAdaptiveAvgPool2D", "Mean", "View", "UnsafeView", "ReshapeAlias", "Clone",
-)  # fmt: skip
-"""What autograd calls the steps that keep channels apart and in order."""
+from backdoor_lab.models.sizes import parameter_count
 
 
 @dataclass(frozen=True)
@@ -33,60 +28,6 @@ class Site:
     conv: str
     norm: str
     readers: tuple[str, ...]
-
-
-class Graph:
-    """Which layers of a model read what, from autograd's graph of one image.
-
-    Attributes:
-        inputs: the node of what entered each layer, by name.
-        outputs: the node of what came out.
-        readers: the nodes that read each node's result.
-    """
-
-    def __init__(self, model: nn.Module, shape: tuple[int, int, int]) -> None:
-        self.inputs: dict[str, Any] = {}
-        self.outputs: dict[str, Any] = {}
-        self.readers: dict[Any, list[Any]] = {}
-        traced(model, shape, self._look)
-        self.entered: dict[Any, list[str]] = {}
-        for name, node in self.inputs.items():
-            self.entered.setdefault(node, []).append(name)
-
-    def _look(self, name: str, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-        if not name:  # the model itself, last
-            self._follow(output.grad_fn)
-        elif isinstance(module, nn.Conv2d | nn.BatchNorm2d | nn.Linear):
-            self.inputs[name], self.outputs[name] = inputs[0].grad_fn, output.grad_fn
-
-    def _follow(self, end: Any) -> None:
-        seen, waiting = {end}, [end]
-        while waiting:
-            node = waiting.pop()
-            for source, _ in node.next_functions:
-                if source is None:
-                    continue
-                self.readers.setdefault(source, []).append(node)
-                if source not in seen:
-                    seen.add(source)
-                    waiting.append(source)
-
-    def layers_behind(self, node: Any) -> list[str] | None:
-        """Names of the layers that read `node`, if nothing else does; None if something does."""
-        found = list(self.entered.get(node, []))
-        ends = {self.outputs[name] for name in found}
-        for reader in self.readers.get(node, []):
-            if reader in ends:
-                continue
-            further = self.layers_behind(reader) if _between(reader) else None
-            if further is None:
-                return None
-            found += further
-        return found
-
-
-def _between(node: Any) -> bool:
-    return type(node).__name__.partition("Backward")[0].removesuffix("WithIndices") in BETWEEN
 
 
 def sites(model: nn.Module, shape: tuple[int, int, int]) -> list[Site]:
@@ -131,7 +72,7 @@ def removal(
     names = [site.norm for site in places if site.norm in scores]
     values, order = torch.cat([_spared(scores[name].cpu().float()) for name in names]).sort()
     owner = torch.cat([torch.full((len(scores[name]),), n) for n, name in enumerate(names)])[order]
-    budget = sum(parameter.numel() for parameter in model.parameters()) / ratio
+    budget = parameter_count(model) / ratio
 
     def fits(count: int) -> bool:
         gone = owner[:count].bincount(minlength=len(names)).tolist()
@@ -156,7 +97,7 @@ def size(model: nn.Module, places: list[Site], gone: Mapping[str, int]) -> int:
     lost_out = {site.conv: gone.get(site.norm, 0) for site in places}
     lost_in = {reader: gone.get(site.norm, 0) for site in places for reader in site.readers}
     spans = {reader: _span(model, site, reader) for site in places for reader in site.readers}
-    total = sum(parameter.numel() for parameter in model.parameters()) - 2 * sum(gone.values())
+    total = parameter_count(model) - 2 * sum(gone.values())
     for name in lost_out.keys() | lost_in.keys():
         layer: Any = model.get_submodule(name)
         outputs, inputs = layer.weight.shape[:2]

@@ -1,6 +1,6 @@
 """What runs leave: one typed result each, from which all tables are made. Loads without torch."""
 
-from backdoor_lab.records.collect import collect, mean_sd
+from backdoor_lab.records.collect import collect, mean_sd, with_result
 from backdoor_lab.records.inspection import Change, Evidence, Inspection, Planted, Rule
 from backdoor_lab.records.record import (
     Cost,
@@ -28,5 +28,6 @@ __all__ = [
     "mean_sd",
     "read_failure",
     "read_record",
+    "with_result",
     "written",
 ]

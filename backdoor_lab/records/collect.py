@@ -19,14 +19,20 @@ def collect(folder: Path) -> dict[Path, Record]:
     """
     cells: dict[tuple[object, ...], Path] = {}
     records: dict[Path, Record] = {}
-    for file in sorted(folder.rglob(RESULT), key=lambda file: file.stat().st_mtime):
-        record = read_record(file.parent)
+    for path in with_result(folder):
+        record = read_record(path)
         if record is not None:
-            records[file.parent] = record
+            records[path] = record
             names = [record.choices.get(group) for group in CELL]
             brought = (record.details.get("victim") or {}).get("file")
-            cells[record.task, *names, brought, record.seed, record.defender_seed] = file.parent
+            cells[record.task, *names, brought, record.seed, record.defender_seed] = path
     return {path: records[path] for path in sorted(cells.values())}
+
+
+def with_result(folder: Path) -> list[Path]:
+    """The folders at or below `folder` that hold a result, the newest last."""
+    files = sorted(folder.rglob(RESULT), key=lambda file: file.stat().st_mtime)
+    return [file.parent for file in files]
 
 
 def mean_sd(values: Sequence[float | None], factor: float = 100, digits: int = 1) -> str:

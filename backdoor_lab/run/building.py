@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -47,7 +48,17 @@ def misfit(key: str, error: ValidationError) -> str:
         if keys[: len(where)] == where:
             wanted.setdefault(next(filter(is_type, one["loc"]), ""), one["msg"])
     said = " or ".join(dict.fromkeys(wanted.values())).replace(" or Input should", " or")
-    return f"{'.'.join([key, *where])}={errors[0]['input']!r} does not fit: {said}"
+    place = ".".join([key, *named(where, error.title)])
+    return f"{place}={errors[0]['input']!r} does not fit: {said}"
+
+
+def named(where: list[str], title: str) -> list[str]:
+    """The keys of a place; a method's code may give the values of a recipe by position."""
+    if title != "Recipe" or not where[0].isdigit():
+        return where
+    from backdoor_lab.training import Recipe  # torch is loaded, where a method was built
+
+    return [fields(Recipe)[int(where[0])].name, *where[1:]]
 
 
 def is_type(part: int | str) -> bool:

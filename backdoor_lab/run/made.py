@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from backdoor_lab.config.identity import victim_identity
 from backdoor_lab.config.names import choices_of
-from backdoor_lab.config.resolvers import method_name
+from backdoor_lab.errors import method_name
 from backdoor_lab.run.finished import CODE, asked_of
 from backdoor_lab.store import Notes, Store
 

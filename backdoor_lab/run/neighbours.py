@@ -19,10 +19,11 @@ def warn_of_crowd() -> None:
     """Say so where the threads of all runs of this user are more than the cores."""
     runs, threads, cores = 1 + others(), torch.get_num_threads(), cores_here()
     if runs > 1 and runs * threads > cores:
+        fitting = max(1, cores // runs)
+        fewer = f"trainer.threads={fitting} suits them"
         log.warning(
-            "%d runs with %d thread(s) each share %d core(s), which can cost most of the speed: "
-            "trainer.threads=%d suits them",
-            runs, threads, cores, max(1, cores // runs),
+            "%d runs with %d thread(s) each share %d core(s), which can cost most of the speed: %s",
+            runs, threads, cores, fewer if fitting < threads else "there are more runs than cores",
         )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backdoor_lab.records import collect
+from backdoor_lab.records import read_record, with_result
 from backdoor_lab.victims.folder import CARD
 
 if TYPE_CHECKING:
@@ -18,9 +18,11 @@ def clean_accuracy(job: Job, victim: str) -> float | None:
     outputs, chosen = Path(job.cfg.paths.outputs), job.names.choices
     runs = outputs / "runs" / chosen["dataset"] / chosen["model"] / "none"
     origin = origin_of(outputs / "victims" / victim)
-    for record in collect(runs).values() if origin else ():
-        clean = outputs / "victims" / (record.victim_name or "")
-        if record.victim is not None and origin_of(clean) == origin:
+    for folder in reversed(with_result(runs)) if origin else ():
+        record = read_record(folder)
+        if record is None or record.victim is None:
+            continue
+        if origin_of(outputs / "victims" / (record.victim_name or "")) == origin:
             return record.victim.acc
     return None
 

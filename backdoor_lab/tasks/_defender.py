@@ -27,12 +27,13 @@ def check_defender(parts: Parts) -> None:
     parts.detector.check(parts.aux.holds_images, parts.aux.labelled)
 
 
-def prepare(job: Job, data: Data) -> None:
-    """Tell attack, defense and detectors what they may know of the data."""
-    parts, seed = job.parts, job.defender_seed
+def prepared(job: Job) -> Data:
+    """The data; attack, defense and detectors are told what they may know of them."""
+    data, parts, seed = job.load(), job.parts, job.defender_seed
     parts.attach(data, job.seed)
     attach_defense(parts, data, job.seed, seed)
     parts.detector.attach(parts.engine, data.spec, derive(seed, "detectors"))
+    return data
 
 
 def attach_defense(parts: Parts, data: Data, seed: int, defender_seed: int) -> None:

@@ -16,6 +16,7 @@ from backdoor_lab.attacks import Attack
 from backdoor_lab.aux_data import AuxiliarySet
 from backdoor_lab.datasets import Data
 from backdoor_lab.errors import ConfigError
+from backdoor_lab.evaluation.doubts import doubt_scores
 from backdoor_lab.evaluation.examination import Examination, class_accuracies, evaluate
 from backdoor_lab.evaluation.planting import Gardener, Lessons, Plant
 from backdoor_lab.evaluation.scores import defense_effectiveness
@@ -24,7 +25,8 @@ from backdoor_lab.records import Evidence, Inspection, Planted, Record
 from backdoor_lab.reports.evidence import evidence_picture
 from backdoor_lab.seeds import derive
 from backdoor_lab.tasks._base import Task
-from backdoor_lab.tasks._defender import calibrated, check_defender, draw, prepare, purified
+from backdoor_lab.tasks._clean import clean_accuracy
+from backdoor_lab.tasks._defender import calibrated, check_defender, draw, prepared, purified
 from backdoor_lab.validation import validated
 
 if TYPE_CHECKING:
@@ -55,13 +57,13 @@ class Control(Task):
 
     def run(self, job: Job) -> Record:
         parts, engine = job.parts, job.parts.engine
-        data = job.load()
-        prepare(job, data)
+        data = prepared(job)
         victim = parts.victim.bring(parts.attack, job.workshop(data))
         job.lap("victim")
         aux = draw(job, data, victim)
         exam = Examination.of(data, victim.attack)
         before = evaluate(victim.model, exam, engine)
+        doubt_scores({"victim": before}, clean_accuracy(job, victim.name), len(exam.classes))
         target = median_class(victim.model, data, parts, exam.target)
         gardener = Gardener(
             aux.labelled_data,

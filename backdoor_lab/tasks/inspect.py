@@ -10,7 +10,7 @@ from backdoor_lab.aux_data import AuxiliarySet
 from backdoor_lab.datasets import Data
 from backdoor_lab.defenses.ft_matched import FTMatched
 from backdoor_lab.evaluation.change import change
-from backdoor_lab.evaluation.doubts import doubt_auxiliary
+from backdoor_lab.evaluation.doubts import doubt_auxiliary, doubt_scores
 from backdoor_lab.evaluation.examination import Examination, evaluate
 from backdoor_lab.evaluation.scores import defense_effectiveness
 from backdoor_lab.models import Classifier
@@ -18,7 +18,8 @@ from backdoor_lab.records import Inspection, Record
 from backdoor_lab.reports.evidence import draw_evidence, evidence_picture
 from backdoor_lab.seeds import derive
 from backdoor_lab.tasks._base import Task
-from backdoor_lab.tasks._defender import calibrated, check_defender, draw, prepare, purified
+from backdoor_lab.tasks._clean import clean_accuracy
+from backdoor_lab.tasks._defender import calibrated, check_defender, draw, prepared, purified
 
 if TYPE_CHECKING:
     from backdoor_lab.run.job import Job
@@ -42,8 +43,7 @@ class Inspect(Task):
 
     def run(self, job: Job) -> Record:
         parts, engine = job.parts, job.parts.engine
-        data = job.load()
-        prepare(job, data)
+        data = prepared(job)
         victim = parts.victim.bring(parts.attack, job.workshop(data))
         job.lap("victim")
         aux = draw(job, data, victim)
@@ -51,6 +51,7 @@ class Inspect(Task):
         doubt_auxiliary(aux, exam.target, exam.classes)
         models = {"victim": victim.model, **self.others(job, data, victim.model, aux)}
         scores = {name: evaluate(model, exam, engine) for name, model in models.items()}
+        doubt_scores(scores, clean_accuracy(job, victim.name), len(exam.classes))
         changes = {
             name: change(victim.model, model, data.test, exam.classes, engine)
             for name, model in models.items()

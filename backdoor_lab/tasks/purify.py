@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 from backdoor_lab.aux_data import AuxiliarySet
 from backdoor_lab.datasets import Data, ImageSet, evenly
 from backdoor_lab.evaluation.costs import PeakMemory, measure
-from backdoor_lab.evaluation.doubts import doubt_answers, doubt_auxiliary, doubt_victim
+from backdoor_lab.evaluation.doubts import doubt_answers, doubt_auxiliary, doubt_scores
 from backdoor_lab.evaluation.examination import Examination, evaluate
 from backdoor_lab.evaluation.scores import Scores, defense_effectiveness
 from backdoor_lab.models import Classifier, load_purified, save_purified
@@ -60,7 +60,8 @@ class Purify(Task):
 
         models = {"victim": victim.model, "purified": purified}
         before, after = (evaluate(model, exam, engine) for model in models.values())
-        doubt_victim(before, clean_accuracy(job, victim.name))
+        scores = {"victim": before, "purified": after}
+        doubt_scores(scores, clean_accuracy(job, victim.name), len(exam.classes))
         job.lap("evaluate")
         record = replace(
             job.record(victim),

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from backdoor_lab.evaluation.costs import measure
-from backdoor_lab.evaluation.doubts import doubt_victim
+from backdoor_lab.evaluation.doubts import doubt_scores
 from backdoor_lab.evaluation.examination import Examination, evaluate
 from backdoor_lab.records import Record
 from backdoor_lab.tasks._base import Task
@@ -27,7 +27,7 @@ class MakeVictim(Task):
         job.lap("victim")
         exam = Examination.of(data, victim.attack)
         scores = evaluate(victim.model, exam, engine)
-        doubt_victim(scores, clean_accuracy(job, victim.name))
+        doubt_scores({"victim": scores}, clean_accuracy(job, victim.name), len(exam.classes))
         job.lap("evaluate")
         return replace(
             job.record(victim),

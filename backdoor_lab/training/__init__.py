@@ -5,7 +5,7 @@ from backdoor_lab.training.batches import Batches, as_floats, whole
 from backdoor_lab.training.engine import Engine, accuracy
 from backdoor_lab.training.manual import Manual
 from backdoor_lab.training.recipe import Recipe, sgd
-from backdoor_lab.training.sam import SAM
+from backdoor_lab.training.sam import SAM, frozen_statistics
 from backdoor_lab.training.schedules import (
     backdoorbench,
     constant,
@@ -32,6 +32,7 @@ __all__ = [
     "backdoorbench",
     "constant",
     "cosine",
+    "frozen_statistics",
     "multi_step",
     "one_cycle",
     "plateau",

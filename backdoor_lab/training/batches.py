@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from backdoor_lab.datasets._images import ImageSet
+from backdoor_lab.datasets import ImageSet
 from backdoor_lab.seeds import generator_for
 from backdoor_lab.training.augment import Augmentation
 

@@ -20,7 +20,7 @@ from torch.optim.swa_utils import update_bn
 from torchmetrics.functional.classification import multiclass_accuracy
 
 from backdoor_lab.callbacks import EpochLoss, Finite, FitProgress, LayerDraws, Resume
-from backdoor_lab.datasets._images import ImageSet
+from backdoor_lab.datasets import ImageSet
 from backdoor_lab.device import chosen_device, resolved_precision
 from backdoor_lab.errors import ConfigError, DivergedError
 from backdoor_lab.training.batches import Batches, Streamed, whole

@@ -15,8 +15,8 @@ from torch import nn
 from backdoor_lab.attacks import Attack
 from backdoor_lab.attacks.none import NoAttack
 from backdoor_lab.config import versions
-from backdoor_lab.config.resolvers import method_name
 from backdoor_lab.datasets import Data, ImageSet
+from backdoor_lab.errors import method_name
 from backdoor_lab.models import Classifier, ModelFactory
 from backdoor_lab.store import Provenance, Store
 from backdoor_lab.tensors import plain

@@ -105,6 +105,7 @@ BAD = {
     "+values_for.badnets.rsize=1": "values_for.badnets.rsize",
     "+values_for.typo.x=1": "values_for.typo.x",
     "task=export": "export=null",
+    "task.facts=null": "task.facts.groups=null",
     "paths.outputs=~/out": "paths.outputs=~/out begins with ~",
     "dataset.root=~ann/images": "dataset.root=~ann/images begins with ~",
 }

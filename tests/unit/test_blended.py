@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from backdoor_lab.attacks.blended import Blended
+from backdoor_lab.attacks.patch import Patch
 from backdoor_lab.datasets import DataSpec
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.training import Recipe
@@ -133,3 +134,11 @@ def test_a_picture_that_was_cut_off_is_refused(draw):
     file.write_bytes(file.read_bytes()[:5000])
     with pytest.raises(ConfigError, match=r"attack\.picture="):
         attached(picture=file)
+
+
+@pytest.mark.parametrize("kind", [Blended, Patch])
+def test_a_picture_that_pil_refuses_is_a_sentence(draw, monkeypatch, kind):
+    file = draw(np.zeros((4, 4, 3)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 7)  # refused above twice that
+    with pytest.raises(ConfigError, match=r"picture\.png is no picture \(DecompressionBombError\)"):
+        kind(0.1, 0, picture=file).check((3, 32, 32), 10)

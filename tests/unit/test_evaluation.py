@@ -10,7 +10,7 @@ from backdoor_lab.attacks.badnets import BadNets
 from backdoor_lab.attacks.none import NoAttack
 from backdoor_lab.attacks.wanet import WaNet
 from backdoor_lab.aux_data import AuxiliarySet
-from backdoor_lab.evaluation.doubts import doubt_answers, doubt_auxiliary, doubt_victim
+from backdoor_lab.evaluation.doubts import doubt_answers, doubt_auxiliary, doubt_scores
 from backdoor_lab.evaluation.examination import Examination, evaluate
 from backdoor_lab.evaluation.scores import Scores, defense_effectiveness
 from backdoor_lab.training import Recipe
@@ -116,12 +116,19 @@ def test_all_to_all_has_no_target_class(examined, engine, images):
         (Scores(0.9, 0.5), 1.0, ""),
         (Scores(0.89, 0.9), 1.0, "more than 10 points below the clean model's 100.0 %"),
         (Scores(0.9), None, ""),
+        (Scores(0.14, 0.9), None, "victim: ACC is 14.0 %, about chance on 10 classes"),
     ],
 )
 def test_doubtful_victims_are_said(scores, clean, said, caplog):
-    doubt_victim(scores, clean)
+    doubt_scores({"victim": scores}, clean, 10)
     assert said in caplog.text
     assert len(caplog.records) == bool(said)
+
+
+@pytest.mark.parametrize(("classes", "said"), [(10, False), (9, True)])
+def test_a_purified_model_that_only_guesses_is_said(classes, said, caplog):
+    doubt_scores({"victim": Scores(0.9), "purified": Scores(0.16)}, None, classes)
+    assert ("purified: ACC is 16.0 %, about chance" in caplog.text) == said
 
 
 def test_a_set_without_the_target_class_is_said(images, spec, caplog):

@@ -15,11 +15,11 @@ from backdoor_lab import console
 from backdoor_lab.datasets.files import decode_files
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.reports.table import grid_table
+from backdoor_lab.run import neighbours
 from backdoor_lab.run.building import misfit
 from backdoor_lab.run.gate import made_readable
 from backdoor_lab.run.launch import leave_trace
 from backdoor_lab.run.names import Names
-from backdoor_lab.run.neighbours import warn_of_crowd
 from backdoor_lab.tracking import wandb as tracking
 from backdoor_lab.training import Engine, Recipe, Tuning, constant, sgd
 from backdoor_lab.validation import Count, Index, Rate, validated
@@ -147,11 +147,21 @@ def test_a_grid_s_table_shows_what_was_swept():
     assert grid_table(runs).columns[0].header == "attack.target"
 
 
-def test_a_crowd_on_few_cores_is_said(monkeypatch, caplog):
-    monkeypatch.setattr("backdoor_lab.run.neighbours.others", lambda: 1)
-    monkeypatch.setattr("backdoor_lab.run.neighbours.cores_here", lambda: 1)
-    warn_of_crowd()
-    assert "trainer.threads=1" in caplog.text
+@pytest.mark.parametrize(
+    ("threads", "cores", "said"),
+    [
+        (4, 4, "trainer.threads=2 suits them"),
+        (2, 1, "trainer.threads=1 suits them"),
+        (1, 1, "there are more runs than cores"),
+        (2, 4, ""),
+    ],
+)
+def test_a_crowd_on_few_cores_is_said(monkeypatch, caplog, threads, cores, said):
+    monkeypatch.setattr(neighbours, "others", lambda: 1)
+    monkeypatch.setattr(neighbours, "cores_here", lambda: cores)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    neighbours.warn_of_crowd()
+    assert [message.rpartition(": ")[2] for message in caplog.messages] == ([said] if said else [])
 
 
 @pytest.mark.parametrize(
@@ -174,3 +184,12 @@ def test_a_misfit_says_what_each_type_wants_and_nothing_of_pydantic(given, said)
     with pytest.raises(ValidationError) as error:
         aux(**given)
     assert re.match(said, misfit("aux", error.value))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"), [((0, 8, 0.1), "epochs=0"), ((1, 8, -1.0), "lr=-1.0")], ids=str
+)
+def test_a_misfit_names_what_a_recipe_is_given_by_position(given, said):
+    with pytest.raises(ValidationError) as error:
+        Recipe(*given)
+    assert misfit("defense", error.value).startswith(f"defense.{said} does not fit")

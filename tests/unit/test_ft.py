@@ -44,7 +44,7 @@ def test_a_patience_goes_through_a_training(tiny, aux, engine):
     assert purified.body[1].num_batches_tracked == 10
 
 
-@pytest.mark.parametrize("like", ["unibp", "ft", "bcu", "pam"])
+@pytest.mark.parametrize("like", ["unibp", "unibp_random", "ft", "bcu", "pam"])
 def test_matched_takes_the_values_of_its_neighbour_as_they_are_here(config, like):
     tiny = ["protocol=bb", "dataset=tiny_imagenet"]
     for chosen in (["dataset=digits"], ["dataset=cifar10"], ["protocol=unibp"], tiny):
@@ -69,9 +69,11 @@ def test_matched_stands_behind_another_defense(config):
 
 @pytest.mark.parametrize("like", ["clp", "anp", "none", "ft_tuned", "uinbp"])
 def test_matched_refuses_a_neighbour_that_does_not_fine_tune(config, like):
-    with pytest.raises(ConfigError, match=f"like={like} .* allowed: .* unibp") as refusal:
-        Parts.of(config("defense=ft_matched", f"defense.like={like}"))
-    assert len(str(refusal.value).splitlines()) == 1
+    for key, first in (("defense", "ft_matched"), ("then", "clp")):
+        cfg = config(f"defense={first}", "defense@then=ft_matched", f"{key}.like={like}")
+        with pytest.raises(ConfigError, match=rf"^{key}\.like={like} .*: .* unibp") as refusal:
+            Parts.of(cfg)
+        assert len(str(refusal.value).splitlines()) == 1
 
 
 def test_matched_trains_as_often_and_falls_as_its_neighbour_does():

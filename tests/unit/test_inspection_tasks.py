@@ -39,7 +39,8 @@ def text(found):
     return " ".join(console.export_text().split())
 
 
-def test_a_victim_is_inspected_and_the_record_read_again(run):
+def test_a_victim_is_inspected_and_the_record_read_again(run, monkeypatch, caplog):
+    monkeypatch.setattr("backdoor_lab.tasks.inspect.clean_accuracy", lambda *arguments: 1.5)
     found, folder = run("inspect", *CHEAP, "pictures=true")
     evidence = found.inspection.evidence["victim"]["mm_bd"]
     assert len(evidence.scores) == 10
@@ -47,6 +48,7 @@ def test_a_victim_is_inspected_and_the_record_read_again(run):
     assert found.purified is None
     assert found.chain == ()
     assert found.details["test"]["images"]
+    assert "points below the clean model's 150.0 %" in caplog.text
     assert read_record(folder) == found
     assert {"evidence.png", "inverted_victim.png"} <= {file.name for file in folder.iterdir()}
     (folder / "evidence.png").unlink()
@@ -75,7 +77,8 @@ def test_without_images_there_is_no_sham_and_the_rest_goes_through(run):
     assert found.purified.der is not None
 
 
-def test_plants_are_made_purified_and_told(run):
+def test_plants_are_made_purified_and_told(run, monkeypatch, caplog):
+    monkeypatch.setattr("backdoor_lab.tasks.control.clean_accuracy", lambda *arguments: 1.5)
     lessons = ["task.lessons.rates=[0.02]", "task.lessons.steps=40", "task.lessons.acc_drop=1"]
     found, folder = run(
         "control", *lessons, "task.lessons.asr=0.3", "~task.plants.wanet", "~task.plants.blended",
@@ -86,6 +89,7 @@ def test_plants_are_made_purified_and_told(run):
     assert plant.after is not None
     assert plant.interval[0] <= plant.after.asr <= plant.interval[1]
     assert plant.target != "0"  # the victim's own
+    assert "points below the clean model's 150.0 %" in caplog.text
     assert set(found.inspection.evidence) == {"victim", "sham", "badnets"}
     assert read_record(folder) == found
     assert "steps at 0.02" in text(found)
@@ -111,6 +115,23 @@ def test_plants_are_made_purified_and_told(run):
 def test_what_cannot_work_is_refused_before_data_load(config, choices, sentence):
     with pytest.raises(ConfigError, match=sentence.replace(".", r"\.")):
         Parts.of(config(*QUICK[:4], *choices))
+
+
+@pytest.mark.parametrize("defense", ["clp", "anp", "sau", "i_bau", "aft", "rnp", "ft_tuned"])
+def test_beside_what_does_not_tune_by_sgd_all_values_of_the_sham_are_those_of_ft(config, defense):
+    sham = config("task=inspect", f"defense={defense}", "protocol=bb").task.sham
+    ft = config("defense=ft", "protocol=bb").defense
+    for key in ("epochs", "lr", "batch_size", "t_max", "patience", "momentum", "weight_decay"):
+        assert sham[key] == ft[key], key
+
+
+def test_the_sham_has_the_values_of_the_first_defense_that_tunes(config):
+    alone = config("task=inspect", "defense=pam", "defense.lr=0.3").task.sham
+    assert (alone.lr, alone.momentum, alone.weight_decay, alone.rounds) == (0.3, 0.1, 0, 1)
+    later = config("task=inspect", "defense=anp", "defense@then=nad", "then.epochs=3").task.sham
+    assert (later.epochs, later.lr, later.weight_decay) == (3, 0.03, 1e-4)
+    first = config("task=inspect", "defense=unibp", "defense@then=nad").task.sham
+    assert (first.lr, first.lr_floor) == (0.05, 0.0002)
 
 
 def test_a_larger_patch_is_planted_in_proportion(config):

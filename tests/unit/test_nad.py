@@ -19,6 +19,7 @@ from backdoor_lab.defenses.nad import NAD, attention
 from backdoor_lab.errors import ConfigError
 from backdoor_lab.models import frozen_copy, outputs
 from backdoor_lab.models.stages import outlets
+from backdoor_lab.run.parts import Parts
 from tests.conftest import names
 from tests.tiny import SPEC, Tiny, tiny_aux
 
@@ -289,9 +290,9 @@ def test_bad_values_are_refused(defense, change):
         defense(**change)
 
 
-def test_no_weights_at_all_are_refused(defense):
-    with pytest.raises(ConfigError, match=r"betas=\[\]"):
-        defense(betas=[])
+def test_no_weights_at_all_are_refused_by_the_key_that_is_typed(config):
+    with pytest.raises(ConfigError, match=r"^then\.betas=\[\] does not fit: .* at least 1 item"):
+        Parts.of(config("defense=clp", "defense@then=nad", "then.betas=[]"))
 
 
 def test_graphs_that_were_compiled_without_hooks_are_passed_by(tuned, engine, monkeypatch):

@@ -33,6 +33,7 @@ HOSTILE = "<script>document.title='broken'</script><img src=x onerror=alert(1)>\
         (["+attack.x=1e-1", "defense.only=[4]"], {"attack.x": "0.1", "defense.only": "[4]"}),
         (["attack=wanet", "defense@then=ft", "seed=3", "defender_seed=1"], {}),
         (["paths.outputs=/a", "force=true", "logger=csv", "trainer.threads=2", "-m"], {}),
+        (["views=true", "pictures=false", "keep_model=false"], {}),
         (["paths.external=/b", "trainer.precision=32"], {
             "paths.external": "/b", "trainer.precision": "32",
         }),

@@ -72,6 +72,13 @@ def test_a_set_without_the_target_class_is_said(purify, caplog):
     assert "no image of the target class 0" in caplog.text
 
 
+def test_models_that_only_guess_are_said(purify, monkeypatch, caplog):
+    monkeypatch.setattr("backdoor_lab.tasks.purify.evaluate", lambda *arguments: Scores(0.1, 1.0))
+    purify("aux.per_class=2")
+    assert "victim: ACC is 10.0 %, about chance" in caplog.text
+    assert "purified: ACC is 10.0 %, about chance" in caplog.text
+
+
 @pytest.fixture
 def stored(tmp_path):
     """Leaves a victim and the record of a run with it."""
@@ -101,3 +108,13 @@ def test_a_victim_is_compared_with_the_clean_model_made_alike(stored, tmp_path, 
     own = job(tmp_path)
     assert clean_accuracy(own, stored("badnets", 0.8, recipe)) == found
     assert clean_accuracy(own, "imported") is None
+
+
+def test_a_later_clean_model_made_otherwise_hides_none(stored, tmp_path):
+    victim = stored("badnets", 0.8, "long")
+    clean, other = stored("none", 0.97, "long"), stored("none", 0.5, "short")
+    runs = tmp_path / "runs" / "digits" / "narrow" / "none"
+    record(attack="none", victim=Scores(0.95), victim_name=clean).write(runs / "older")
+    for time, name in enumerate(["older", clean, other]):
+        os.utime(runs / name / "result.json", (time, time))
+    assert clean_accuracy(job(tmp_path), victim) == 0.97

@@ -6,9 +6,11 @@ import torch
 from backdoor_lab.attacks.adaptive import Adaptive
 from backdoor_lab.attacks.badnets import BadNets
 from backdoor_lab.attacks.bpp import Bpp
+from backdoor_lab.attacks.combat import Combat
 from backdoor_lab.attacks.input_aware import InputAware
 from backdoor_lab.attacks.lira import LIRA
 from backdoor_lab.attacks.sbl import SBL
+from backdoor_lab.attacks.ssba import SSBA
 from backdoor_lab.attacks.wanet import WaNet
 from backdoor_lab.errors import ConfigError
 
@@ -56,6 +58,8 @@ def test_what_the_inner_attack_is_holds_for_both():
         (SBL(BadNets(0.1, 10)), r"^attack\.inner\.target=10"),
         (Adaptive(SBL(BadNets(0.1, 10))), r"^attack\.inner\.inner\.target=10"),
         (Adaptive(LIRA(0, network="unet")), r"^attack\.inner\.network=unet"),
+        (SBL(Combat(0.5, 0)), r"the generator of attack\.inner=combat halves"),
+        (Adaptive(SSBA(0.1, 0)), r"^attack\.inner=ssba halves"),
     ],
 )
 def test_refusals_name_the_key_of_the_inner_attack(attack, key):

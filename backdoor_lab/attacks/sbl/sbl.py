@@ -32,8 +32,7 @@ from backdoor_lab.attacks.sbl.first_stage import Batch, FirstStage, unchanged
 from backdoor_lab.datasets import DataSpec, ImageSet, stratified, without
 from backdoor_lab.errors import ConfigError, spelled
 from backdoor_lab.seeds import generator_for
-from backdoor_lab.training import SAM, Recipe, constant, cosine, sgd
-from backdoor_lab.training.sam import frozen_statistics
+from backdoor_lab.training import SAM, Recipe, constant, cosine, frozen_statistics, sgd
 from backdoor_lab.validation import Count, NonNegative, Positive, Rate, validated
 from backdoor_lab.victims import Workshop
 

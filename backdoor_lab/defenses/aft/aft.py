@@ -18,14 +18,12 @@ from torch import Tensor, nn
 from backdoor_lab.aux_data import AuxiliarySet
 from backdoor_lab.callbacks.masked_gradients import MaskedGradients
 from backdoor_lab.console import progress_bar
-from backdoor_lab.datasets import ImageSet
-from backdoor_lab.datasets._images import nearest
+from backdoor_lab.datasets import ImageSet, nearest
 from backdoor_lab.defenses._base import Defense, batch_norms
 from backdoor_lab.defenses.aft.synthesis import synthesise
 from backdoor_lab.models import freeze, frozen_copy
 from backdoor_lab.seeds import generator_for
-from backdoor_lab.training import Recipe, constant
-from backdoor_lab.training.sam import frozen_statistics
+from backdoor_lab.training import Recipe, constant, frozen_statistics
 from backdoor_lab.validation import Count, NonNegative, Positive, validated
 
 

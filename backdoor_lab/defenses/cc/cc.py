@@ -17,7 +17,7 @@ from backdoor_lab.aux_data import AuxiliarySet
 from backdoor_lab.defenses.aft import AFT
 from backdoor_lab.defenses.cc.low_rank import Spectrum, rest, smallest, threshold_for
 from backdoor_lab.errors import ConfigError
-from backdoor_lab.models import replace
+from backdoor_lab.models import parameter_count, replace
 from backdoor_lab.models.rank_scaling import RULES, Rule, convolutions, scaled_form
 from backdoor_lab.models.tucker import Tucker
 from backdoor_lab.validation import Positive, Ratio, validated
@@ -50,7 +50,7 @@ class CC(AFT):
 
     def check_model(self, model: nn.Module) -> None:
         super().check_model(model)
-        whole, least = sum(one.numel() for one in model.parameters()), smallest(model)
+        whole, least = parameter_count(model), smallest(model)
         if self.compression and whole / self.compression < least:
             raise ConfigError(
                 f"{self.key}.compression={self.compression:g} would leave fewer than the "
@@ -90,7 +90,7 @@ class CC(AFT):
         ratio: float,
     ) -> None:
         """Put three smaller layers in the place of each convolution that they make smaller."""
-        whole = sum(parameter.numel() for parameter in model.parameters())
+        whole = parameter_count(model)
         spectra = {name: Spectrum.of(form) for name, form in forms.items()}
         threshold = threshold_for(spectra, whole / ratio - rest(model))
         ranks = {}
@@ -98,7 +98,7 @@ class CC(AFT):
             if spectrum.size(threshold) < spectrum.shape.numel():
                 ranks[name] = spectrum.ranks(threshold)
                 replace(model, name, forms[name].truncated(*ranks[name]).layers(convs[name]))
-        left = sum(parameter.numel() for parameter in model.parameters())
+        left = parameter_count(model)
         self.details |= {
             "parameters": {"before": whole, "after": left},
             "threshold": threshold,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from backdoor_lab.models import parameter_count
 from backdoor_lab.models.rank_scaling import convolutions
 from backdoor_lab.models.tucker import Tucker, tucker_size
 
@@ -51,7 +52,7 @@ def threshold_for(spectra: dict[str, Spectrum], weights: float) -> float:
 def rest(model: nn.Module) -> int:
     """Parameters of `model` that are no kernels of its ungrouped convolutions."""
     kernels = sum(conv.weight.numel() for _, conv in convolutions(model))
-    return sum(parameter.numel() for parameter in model.parameters()) - kernels
+    return parameter_count(model) - kernels
 
 
 def smallest(model: nn.Module) -> int:

@@ -21,9 +21,8 @@ from backdoor_lab.defenses._base import Defense
 from backdoor_lab.defenses.npd.adversary import Adversary, misled
 from backdoor_lab.defenses.npd.polarizer import Kind, place, polarizer
 from backdoor_lab.errors import ConfigError
-from backdoor_lab.models import freeze_except, replace
-from backdoor_lab.training import Recipe, Tuning, constant, sgd
-from backdoor_lab.training.sam import frozen_statistics
+from backdoor_lab.models import freeze_except, parameter_count, replace
+from backdoor_lab.training import Recipe, Tuning, constant, frozen_statistics, sgd
 from backdoor_lab.validation import Count, Index, Momentum, NonNegative, Positive, validated
 
 
@@ -135,7 +134,7 @@ class NPD(Defense):
         self.polarizer = polarizer(self.kind, conv.in_channels)
         replace(model, path, nn.Sequential(self.polarizer, conv))
         freeze_except(model, self.polarizer)
-        size = sum(weight.numel() for weight in self.polarizer.parameters())
+        size = parameter_count(self.polarizer)
         self.details = {"layer": path, "channels": conv.in_channels, "weights": size}
         if self.warm_epochs:
             warm_up = Tuning(model, self.warm_up, augment=None, seed=self.seed)

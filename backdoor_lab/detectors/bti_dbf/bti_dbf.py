@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from backdoor_lab.aux_data import AuxiliarySet
+from backdoor_lab.datasets import nearest
 from backdoor_lab.detectors._base import Detector
 from backdoor_lab.detectors.bti_dbf.decoupling import Reversal, benign_mask, reversal
 from backdoor_lab.models import Classifier
@@ -113,7 +114,7 @@ class BTIDBF(Detector):
         with torch.no_grad():
             for label in labels.unique().tolist():
                 one = generator(images[labels == label][:1])[0]
-                changed[label] = one.mul(255).round().to(torch.uint8).cpu()
+                changed[label] = nearest(255 * one).cpu()
         self.shown = {"reversed": changed}
         details: dict[str, Any] = {
             "margin": float(share - ranked.values[1]),

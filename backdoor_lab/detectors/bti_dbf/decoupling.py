@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import TypedDict
 
+from backdoor_lab.detectors._squashing import squashed
 from backdoor_lab.models.unet import UNet
-from backdoor_lab.seeds import generator_for
+from backdoor_lab.seeds import generator_for, seeded
 from backdoor_lab.validation import Count, NonNegative, Positive
 
 Features = Callable[[Tensor], Tensor]
@@ -36,11 +37,6 @@ class Reversal(TypedDict):
     image_bound: Positive
     feature_bound: Positive
     benign: NonNegative
-
-
-def squashed(raw: Tensor) -> Tensor:
-    """tanh(a) / 2 + 1/2."""
-    return raw.tanh() / 2 + 0.5
 
 
 def benign_mask(
@@ -85,8 +81,7 @@ def reversal(
         how: of the training.
         seed: of the generator's weights and of the order.
     """
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed):
         generator = UNet(images.shape[1], how["width"]).to(images.device)
     adam = torch.optim.Adam(generator.parameters(), lr=how["lr"])
     draw = generator_for(seed, "order")

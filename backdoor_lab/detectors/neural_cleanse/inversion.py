@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import TypedDict
 
+from backdoor_lab.detectors._squashing import raw_of, squashed
 from backdoor_lab.detectors.neural_cleanse.costs import CostRule, Costs
 from backdoor_lab.detectors.neural_cleanse.triggers import Best, Inverted
 from backdoor_lab.validation import Count, Momentum, Positive, Rate
@@ -43,16 +44,6 @@ class Search(TypedDict):
 def painted(images: Tensor, mask: Tensor, pattern: Tensor) -> Tensor:
     """(1 - m) x + m p: images (B, C, H, W) under each of T triggers, (T, B, C, H, W)."""
     return torch.lerp(images[None], pattern[:, None], mask[:, None])
-
-
-def squashed(raw: Tensor) -> Tensor:
-    """tanh(a) / 2 + 1/2."""
-    return raw.tanh() / 2 + 0.5
-
-
-def raw_of(share: Tensor) -> Tensor:
-    """What `squashed` makes `share`, in (0, 1), of."""
-    return (2 * share.clamp(1e-4, 1 - 1e-4) - 1).atanh()
 
 
 def invert(

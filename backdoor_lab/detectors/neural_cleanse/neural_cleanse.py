@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from backdoor_lab.aux_data import AuxiliarySet
-from backdoor_lab.datasets import ImageSet
+from backdoor_lab.datasets import ImageSet, nearest
 from backdoor_lab.detectors._base import Detector, grouped
 from backdoor_lab.detectors._rules import USUAL, outlier_rule, outlier_rules
 from backdoor_lab.detectors.neural_cleanse.costs import CostRule
@@ -83,8 +83,8 @@ class NeuralCleanse(Detector):
         logs = found.norm.clamp(min=1e-3).log().tolist()
         on_logs, calibrated, reason = outlier_rules(logs, names, "left", self.threshold)
         self.shown = {
-            "mask": eight_bits(found.mask.expand(-1, self.spec.shape[0], -1, -1)),
-            "trigger": eight_bits(found.mask * found.pattern),
+            "mask": nearest(255 * found.mask.expand(-1, self.spec.shape[0], -1, -1)).cpu(),
+            "trigger": nearest(255 * (found.mask * found.pattern)).cpu(),
         }
         return self.found(
             norms,
@@ -136,8 +136,3 @@ class NeuralCleanse(Detector):
                     hits[target] += (self.logits(model, seen).argmax(1) == target).sum().cpu()
                     counts[target] += len(others)
         return hits / counts.clamp(min=1)
-
-
-def eight_bits(images: Tensor) -> Tensor:
-    """Images in [0, 1] as uint8 on the CPU."""
-    return images.mul(255).round().to(torch.uint8).cpu()

@@ -10,7 +10,7 @@ from backdoor_lab.records import Record
 
 SEEDS = ("seed", "defender_seed")
 ASIDE = (
-    *("task", "force", "pictures", "keep_model", "logger", "hydra", "export", "table"),
+    *("task", "force", "pictures", "views", "keep_model", "logger", "hydra", "export", "table"),
     *SEEDS,
 )
 PLACES = ("paths.data", "paths.outputs", "paths.cache")

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from backdoor_lab.datasets import ImageSet, evenly
 from backdoor_lab.evaluation.examination import Examination
-from backdoor_lab.models import Classifier
+from backdoor_lab.models import Classifier, outputs
 from backdoor_lab.models.stages import outlets
 from backdoor_lab.reports.style import INK, STAGES
-from backdoor_lab.training import Engine
+from backdoor_lab.training import Engine, whole
 
 IMAGES = 500
 WITH_TRIGGER = "trigger"
@@ -69,12 +69,11 @@ def by_class(maps: Tensor, labels: Tensor, classes: int) -> list[float]:
 
 def maps_of(model: Classifier, images: ImageSet, engine: Engine) -> Tensor:
     """The last feature map (N, C, H, W), fp32 on the CPU."""
-    _, *shape = images.images.shape
-    module = model.get_submodule(list(outlets(model, (shape[0], shape[1], shape[2])))[-1])
-    held: list[Tensor] = []
-    handle = module.register_forward_hook(lambda *call: held.append(call[2].float().cpu()))
-    try:
-        engine.predict(model, images)
-    finally:
-        handle.remove()
-    return torch.cat(held)[: len(images)]
+    last = list(outlets(model, images.shape))[-1]
+    batches = engine.batches(images, engine.eval_batch_size, shuffle=False)
+    parts = []
+    with engine.evaluating(model), outputs(model, [last], lambda maps: maps.float().cpu()) as seen:
+        for part, _ in whole(batches):
+            model(part)
+            parts.append(seen[last])
+    return torch.cat(parts)

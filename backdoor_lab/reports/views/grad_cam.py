@@ -15,7 +15,7 @@ from torch import Tensor
 
 from backdoor_lab.datasets import evenly
 from backdoor_lab.evaluation.examination import Examination
-from backdoor_lab.models import Classifier, frozen_copy
+from backdoor_lab.models import Classifier, frozen_copy, outputs
 from backdoor_lab.models.stages import outlets
 from backdoor_lab.reports.style import INK
 from backdoor_lab.training import Engine
@@ -53,15 +53,12 @@ def grad_cam(model: Classifier, images: Tensor) -> tuple[Tensor, list[int]]:
         images: (N, C, H, W) in [0, 1], on the model's device.
     """
     source = frozen_copy(model).to(images.device)
-    names = list(outlets(source, (images.shape[1], images.shape[2], images.shape[3])))
-    held: list[Tensor] = []
-    module = source.get_submodule(names[-1])
-    module.register_forward_hook(lambda *call: held.append(call[2]))
-    with torch.enable_grad():
+    last = list(outlets(source, (images.shape[1], images.shape[2], images.shape[3])))[-1]
+    with torch.enable_grad(), outputs(source, [last], lambda maps: maps) as seen:
         logits = source(images.clone().requires_grad_())
         answers = logits.argmax(1)
-        (gradient,) = torch.autograd.grad(logits.gather(1, answers[:, None]).sum(), held[-1])
+        (gradient,) = torch.autograd.grad(logits.gather(1, answers[:, None]).sum(), seen[last])
     weights = gradient.mean((2, 3), keepdim=True)
-    heat = (weights * held[-1]).sum(1, keepdim=True).relu().detach()
+    heat = (weights * seen[last]).sum(1, keepdim=True).relu().detach()
     heat = F.interpolate(heat, images.shape[2:], mode="bilinear", align_corners=False)[:, 0]
     return heat / heat.amax((1, 2), keepdim=True).clamp(min=1e-12), answers.tolist()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from backdoor_lab.datasets import evenly
 from backdoor_lab.errors import ConfigError, DivergedError
+from backdoor_lab.evaluation.doubts import near_chance
 from backdoor_lab.models import Classifier
 from backdoor_lab.training import accuracy
 from backdoor_lab.victims.imported.order import meant_order
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 TRIED = 2000  # images at most
-ABOVE_CHANCE = 1.5
 
 
 def tried_out(model: Classifier, shop: Workshop) -> float:
@@ -39,7 +39,7 @@ def tried_out(model: Classifier, shop: Workshop) -> float:
     order = meant_order(logits.argmax(1), some.labels, len(classes))
     if order is not None:
         say_order(shop, [classes[label] for label in order], reached)
-    elif reached < ABOVE_CHANCE / len(classes):
+    elif near_chance(reached, len(classes)):
         log.warning(
             "the model's accuracy on the given images is %.1f %%, about chance: are dataset.mean, "
             "dataset.std, dataset.image_size and the classes those of its training?",
