@@ -27,7 +27,7 @@ BCU = {
     "momentum": 0.9, "weight_decay": 5e-4, "batch_size": 256, "t_max": 100,
 }  # fmt: skip
 UNIBP = {
-    "k_mode": "ratio_affine", "k": 0.066, "granularity": "entry", "value": "reset",
+    "k_mode": "ratio_affine", "k": 0.066, "granularity": "entry", "value": "noise",
     "scores": "fisher", "fisher": "training", "reset": True, "bn_weight": 1.0, "var_weight": 0.05,
     "prune_from": "victim", "mask": True, "epochs": 20, "lr": 0.001, "lr_floor": 0.0002,
     "momentum": 0.9, "batch_size": 128,
@@ -176,6 +176,9 @@ TABLE = [
     ("gic", "cifar10", "npd", NPD, SEEN5),
     ("gic", "gtsrb", "npd", NPD_GTSRB, SEEN5),
     ("gic", "tiny_imagenet", "npd", NPD_TINY_GIC, SEEN5),
+    ("none", "gtsrb", "npd", NPD_GTSRB, {}),
+    ("none", "tiny_imagenet", "npd", NPD_TINY, {}),
+    ("none", "tiny_imagenet", "sau", SAU_BB | {"rounds": 20}, {}),
     ("none", "cifar10", "tsbd", TSBD, {}),  # the authors' code
     ("unibp", "cifar10", "tsbd", TSBD_UNIBP, SEEN10),
     ("unibp", "gtsrb", "tsbd", TSBD_UNIBP, SEEN10),
