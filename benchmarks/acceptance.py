@@ -22,7 +22,7 @@ from pathlib import Path
 
 from backdoor_lab.config import ROOT
 from backdoor_lab.records import Record, collect, mean_sd
-from benchmarks.common import data_free, machines, markdown, names, remarks
+from benchmarks.common import MEANS, data_free, machines, markdown, means, names, remarks
 from benchmarks.kept import kept
 
 ATTACKS = "attack=badnets,wanet,sig"
@@ -45,11 +45,7 @@ TABLES = {
     "kinds": [["attack=badnets", WITH_DATA, f"aux={','.join(KINDS)}"]],
 }
 GROUPS = ("attack", "defense", "aux")
-RATES = ("acc", "asr", "acc_target", "acc_worst")
-HEADS = (
-    *GROUPS, "n", "victim ACC", "ASR", "target", "worst", "purified ACC", "ASR", "target", "worst",
-    "DER", "seconds", "MB",
-)  # fmt: skip
+HEADS = (*GROUPS, *MEANS, "seconds", "MB")
 
 
 def run_grids(grids: list[list[str]], outputs: Path, dataset: str, seeds: str) -> None:
@@ -71,11 +67,9 @@ def table(records: Iterable[Record]) -> str:
 
 def row(key: tuple[str, ...], found: list[Record]) -> list[object]:
     """Scores of victims and of purified models."""
-    victims = [mean_sd([getattr(one.victim, rate) for one in found]) for rate in RATES]
-    purified = [mean_sd([getattr(one.purified, rate) for one in found]) for rate in (*RATES, "der")]
     seconds = mean_sd([one.spent.seconds.get("purify") for one in found], 1)
     memory = mean_sd([one.spent.memory_mb for one in found], 1, 0)
-    return [*key, len(found), *victims, *purified, seconds, memory]
+    return [*key, *means(found), seconds, memory]
 
 
 def main() -> None:

@@ -14,7 +14,11 @@ from omegaconf import DictConfig, OmegaConf
 from backdoor_lab.config import CONF, register, versions
 from backdoor_lab.config.facts import fact
 from backdoor_lab.device import kind_of
-from backdoor_lab.records import Record
+from backdoor_lab.records import Record, mean_sd
+
+MEANS = (
+    "n", "victim ACC", "ASR", "target", "worst", "purified ACC", "ASR", "target", "worst", "DER",
+)  # fmt: skip
 
 
 def names(folder: str, without: Sequence[str] = ()) -> list[str]:
@@ -51,6 +55,14 @@ def markdown(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A table."""
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def means(found: Sequence[Record]) -> list[str]:
+    """How many runs, and the scores of their victims and purified models, as `MEANS` heads them."""
+    rates = ("acc", "asr", "acc_target", "acc_worst")
+    victims = [mean_sd([getattr(one.victim, rate) for one in found]) for rate in rates]
+    purified = [mean_sd([getattr(one.purified, rate) for one in found]) for rate in (*rates, "der")]
+    return [str(len(found)), *victims, *purified]
 
 
 def remarks(file: Path) -> list[str]:

@@ -18,9 +18,9 @@ from datetime import date
 from pathlib import Path
 
 from backdoor_lab.config import ROOT
-from backdoor_lab.records import Record, mean_sd, read_record
+from backdoor_lab.records import Record, read_record
 from backdoor_lab.records.record import RESULT
-from benchmarks.common import machines, markdown, remarks
+from benchmarks.common import MEANS, machines, markdown, means, remarks
 from benchmarks.kept import kept
 from benchmarks.photographs import overrides
 
@@ -28,28 +28,17 @@ GRIDS = [
     ["defense=unibp,unibp_random", "defense.value=noise,reset", "aux=reserved"],
     ["defense=ft_matched", "aux=reserved"],
 ]
-RATES = ("acc", "asr", "acc_target", "acc_worst")
-HEADS = (
-    "attack", "defense", "settings", "n", "victim ACC", "ASR", "target", "worst", "purified ACC",
-    "ASR", "target", "worst", "DER",
-)  # fmt: skip
-
-
-def line(key: tuple[str, ...], found: list[Record]) -> list[object]:
-    """A row: means and deviations over seeds."""
-    victims = [mean_sd([getattr(one.victim, rate) for one in found]) for rate in RATES]
-    purified = [mean_sd([getattr(one.purified, rate) for one in found]) for rate in (*RATES, "der")]
-    return [*key, len(found), *victims, *purified]
+HEADS = ("attack", "defense", "settings", *MEANS)
 
 
 def table(records: Iterable[Record]) -> str:
     """A row a combination of attack, defense and what was set of it."""
     rows: dict[tuple[str, ...], list[Record]] = defaultdict(list)
     for one in records:
-        typed = (word.removeprefix("defense.") for word in one.words if "defense." in word)
+        typed = (word.removeprefix("defense.") for word in one.words if word.startswith("defense."))
         key = (one.choices["attack"], one.choices["defense"], " ".join(sorted(typed)))
         rows[key].append(one)
-    return markdown(HEADS, (line(key, found) for key, found in sorted(rows.items())))
+    return markdown(HEADS, ([*key, *means(found)] for key, found in sorted(rows.items())))
 
 
 def main() -> None:
