@@ -82,10 +82,14 @@ def check(cells: int, outputs: Path) -> list[Sequence[object]]:
     again, *third = measured(lambda: check_all(grid))
     assert not missing
     assert all(cell.current for cell in again)
-    named = {"composed and checked": first, "judged": second, "finished ones checked": third}
+    named = {
+        "cells composed and checked": first,
+        "cells judged": second,
+        "finished cells checked": third,
+    }
     memory = [held, "", f"{megabytes():.0f}"]
     return [
-        (f"{len(grid):,} cells {name}", f"{wall:.1f}", f"{cpu:.1f}", mb)
+        (f"{len(grid):,} {name}", f"{wall:.1f}", f"{cpu:.1f}", mb)
         for (name, (wall, cpu)), mb in zip(named.items(), memory, strict=True)
     ]
 

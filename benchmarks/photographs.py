@@ -99,7 +99,7 @@ def row(record: Record) -> tuple[list[object], tuple[float, float] | None]:
     line: list[object] = [chosen["attack"], chosen["defense"], chosen["aux"], chosen["calibration"]]
     line += [record.seed, *own, seconds]
     pair = printed_pair(chosen["attack"], chosen["defense"])
-    if pair is None or chosen["calibration"] != "none":
+    if pair is None or chosen["aux"] == "external":
         return [*line, *["–"] * 5], None
     source, before, after, doubt = pair
     ours = purified.der if purified else None
@@ -127,7 +127,7 @@ def correlation(pairs: Sequence[tuple[float, float]]) -> str:
     )
 
 
-def report(records: Sequence[Record], command: str) -> str:
+def report(records: Sequence[Record]) -> str:
     """The page: what it is, the table, the correlation."""
     lines, pairs = [], []
     for record in sorted(records, key=lambda one: (one.seed, *one.choices.values())):
@@ -142,10 +142,11 @@ def report(records: Sequence[Record], command: str) -> str:
         "PreAct-ResNet18 of width 16, 12 epochs; lengths of the defenses as `size=small` says. "
         "Percent; `target` and `worst` are accuracies on clean images of the target class and of "
         "the worst class. Printed: UniBP's Table 1 at 10% (the defender here has 5%), else C&C's "
-        "Table 3, else BCU's Table 1. "
+        "Table 3, else BCU's Table 1, none of which has images of another source. "
         "One seed a row: no spread, no claim.",
-        f"Made on {date.today()} by `{command}`, on {machines(records)}; other work shared the "
-        "machines, so that seconds are upper bounds.",
+        f"Made on {date.today()} by `python -m benchmarks.photographs --data DIR`, and again with "
+        f"`--part beside`, on {machines(records)}; other work shared the machines, so that seconds "
+        "are upper bounds.",
         *remarks(PAGE),
         markdown(HEADS, lines),
         correlation(pairs),
@@ -168,8 +169,7 @@ def main() -> None:
             command = [sys.executable, "run.py", "-m", attacks, *grid, *common, *more]
             subprocess.run(command, cwd=ROOT, check=False)  # what failed is told, and left out
     found = [one for one in collect(chosen.outputs / "runs").values() if one.purified]
-    told = f"python -m benchmarks.photographs --data DIR --part {chosen.part}"
-    PAGE.write_text(report(found, told))
+    PAGE.write_text(report(found))
 
 
 if __name__ == "__main__":

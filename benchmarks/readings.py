@@ -1,10 +1,12 @@
 """UniBP as its paper may be read: what pruned entries become, beside its controls.
 
-    python -m benchmarks.readings --seeds 100,101,102    # mnist; these seeds chose the default
+    python -m benchmarks.readings --seeds 0,1,2          # mnist, seeds that chose nothing
+    python -m benchmarks.readings --seeds 100,101,102    # those that chose the default
+    python -m benchmarks.readings --dataset digits --seeds 100,101,102
     python -m benchmarks.readings --data DIR             # photographs, as benchmarks.photographs
 
 Runs the grids through the command line (finished cells are not repeated), reads their records and
-writes `benchmarks/readings_<data set>.md`.
+writes `benchmarks/readings_<data set>.md`, where seeds that chose stand in rows of their own.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ GRIDS = [
     ["defense=unibp,unibp_random", "defense.value=noise,reset", "aux=reserved"],
     ["defense=ft_matched", "aux=reserved"],
 ]
-HEADS = ("attack", "defense", "settings", *MEANS)
+HEADS = ("attack", "defense", "settings", "seeds", *MEANS)
+CHOSE = 100  # seeds from here up chose strengths and defaults
 
 
 def table(records: Iterable[Record]) -> str:
@@ -36,21 +39,23 @@ def table(records: Iterable[Record]) -> str:
     rows: dict[tuple[str, ...], list[Record]] = defaultdict(list)
     for one in records:
         typed = (word.removeprefix("defense.") for word in one.words if word.startswith("defense."))
-        key = (one.choices["attack"], one.choices["defense"], " ".join(sorted(typed)))
+        seeds = f"from {CHOSE if one.seed >= CHOSE else 0}"
+        key = (one.choices["attack"], one.choices["defense"], " ".join(sorted(typed)), seeds)
         rows[key].append(one)
     return markdown(HEADS, ([*key, *means(found)] for key, found in sorted(rows.items())))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, help="of photographs; else mnist")
+    parser.add_argument("--data", type=Path, help="of photographs")
+    parser.add_argument("--dataset", default="mnist", help="where there is no --data")
     parser.add_argument("--attacks", default="badnets,wanet,sig")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--table-only", action="store_true", help="of what is there already")
     chosen = parser.parse_args()
-    name = "photographs" if chosen.data else "mnist"
+    name = "photographs" if chosen.data else chosen.dataset
     outputs = ROOT / "outputs" / f"readings_{name}"
-    common = ["dataset=mnist", "pictures=false", "keep_model=false", f"paths.outputs={outputs}"]
+    common = [f"dataset={name}", "pictures=false", "keep_model=false", f"paths.outputs={outputs}"]
     if chosen.data:
         common = overrides(chosen.data.resolve(), outputs)
     grid = [f"attack={chosen.attacks}", f"seed={chosen.seeds}", *common]
@@ -64,10 +69,11 @@ def main() -> None:
         f"# {name}: readings of UniBP",
         "Mean ± standard deviation over n seeds, percent; `target` and `worst` are accuracies on "
         "clean images of the target class and of the worst class. What no setting names is as the "
-        "data set and `conf/defense` say.",
+        f"data set and `conf/defense` say. Seeds from {CHOSE} up chose the default.",
         f"Made on {date.today()} by `python -m benchmarks.readings"
-        f"{' --data DIR' if chosen.data else ''} --attacks {chosen.attacks} "
-        f"--seeds {chosen.seeds}`, on {machines(records)}.",
+        f"{' --data DIR' if chosen.data else f' --dataset {name}'}` with "
+        f"`--seeds {','.join(map(str, sorted({one.seed for one in records})))}`, "
+        f"on {machines(records)}.",
         *remarks(page),
         table(records),
     ]
