@@ -4,6 +4,7 @@
     python -m benchmarks.acceptance --dataset digits --seeds 0
     python -m benchmarks.acceptance --table defenses           # every defense, with reserved images
     python -m benchmarks.acceptance --table kinds --dataset digits --seeds 0   # with every kind
+    python -m benchmarks.acceptance --table all_to_all --dataset digits --seeds 0
 
 Runs the grids through the command line (finished cells are not repeated), reads their records and
 writes `benchmarks/<table>_<dataset>.md`. Strengths were chosen on seeds from 100 up. A row is worth
@@ -26,8 +27,8 @@ from benchmarks.common import MEANS, data_free, machines, markdown, means, names
 from benchmarks.kept import kept
 
 ATTACKS = "attack=badnets,wanet,sig"
-WITHOUT_DATA = data_free()
-WITH_DATA = f"defense={','.join(names('defense', without=['none', *WITHOUT_DATA]))}"
+DATA_FREE = f"defense={','.join(data_free())}"
+WITH_DATA = f"defense={','.join(names('defense', without=['none', *data_free()]))}"
 KINDS = names("aux_data", without=["folder", "none"])  # folder goes with an imported model
 TABLES = {
     "controls": [
@@ -40,11 +41,19 @@ TABLES = {
     ],
     "defenses": [
         [ATTACKS, WITH_DATA, "aux=reserved"],
-        [ATTACKS, f"defense={','.join(WITHOUT_DATA)}", "aux=none"],
+        [ATTACKS, DATA_FREE, "aux=none"],
     ],
-    "kinds": [["attack=badnets", WITH_DATA, f"aux={','.join(KINDS)}"]],
+    "kinds": [
+        ["attack=badnets", WITH_DATA, f"aux={','.join(KINDS)}"],
+        ["attack=badnets", WITH_DATA, "aux=external", "calibration=gic"],
+    ],
+    "all_to_all": [
+        ["attack=badnets", "attack.all_to_all=true", WITH_DATA, "aux=reserved"],
+        ["attack=badnets", "attack.all_to_all=true", DATA_FREE, "aux=none"],
+    ],
 }
-GROUPS = ("attack", "defense", "aux")
+APART = ["all_to_all"]  # what is set there is no choice, so that its runs would pass for others
+GROUPS = ("attack", "defense", "aux", "calibration")
 HEADS = (*GROUPS, *MEANS, "seconds", "MB")
 
 
@@ -79,7 +88,8 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--table-only", action="store_true", help="of what is there already")
     chosen = parser.parse_args()
-    outputs = ROOT / "outputs" / f"acceptance_{chosen.dataset}"
+    name = chosen.table if chosen.table in APART else "acceptance"
+    outputs = ROOT / "outputs" / f"{name}_{chosen.dataset}"
     grids = TABLES[chosen.table]
     with kept(outputs):
         if not chosen.table_only:
@@ -105,8 +115,9 @@ def main() -> None:
 def belongs(record: Record, grids: list[list[str]]) -> bool:
     """Whether one of the grids makes a record."""
     for grid in grids:
-        asked = dict(choice.split("=") for choice in grid)
-        if all(record.choices.get(key) in names.split(",") for key, names in asked.items()):
+        typed = dict(choice.split("=") for choice in grid)
+        asked = {group: typed.get(group, "none").split(",") for group in GROUPS}
+        if all(record.choices[group] in asked[group] for group in GROUPS):
             return True
     return False
 
