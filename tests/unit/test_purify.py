@@ -118,3 +118,12 @@ def test_a_later_clean_model_made_otherwise_hides_none(stored, tmp_path):
     for time, name in enumerate(["older", clean, other]):
         os.utime(runs / name / "result.json", (time, time))
     assert clean_accuracy(job(tmp_path), victim) == 0.97
+
+
+@pytest.mark.parametrize("choices", [(), ("attack.all_to_all=true",)], ids=["one", "all"])
+def test_relearning_stands_in_the_result(purify, choices, tmp_path):
+    small = ("evaluation.relearn=2", "++evaluation.images=20", "++evaluation.epochs=1")
+    purify("aux.per_class=2", *small, *choices)
+    kept = json.loads((tmp_path / "runs" / "one" / "result.json").read_text())
+    assert set(kept["relearned"]) == {"victim", "purified", "clean", "exact"}
+    assert all(0 <= row["asr"] <= 1 for row in kept["relearned"].values())
