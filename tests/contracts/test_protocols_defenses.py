@@ -127,6 +127,11 @@ AFT = {
     "attack_iterations": 10, "gamma": 1, "freeze_statistics": False, "keep_pruned": False,
     "epochs": 5, "lr": 3e-4, "batch_size": 128,
 }  # fmt: skip
+PAM = {
+    "rho": 0.5, "reversed_share": 0.2, "rounds": 3, "epochs": 30, "lr": 0.01, "momentum": 0.1,
+    "batch_size": 128, "mask_lr": 0.01, "generator_width": 32, "generator_lr": 0.001,
+    "generator_batch_size": 128, "image_bound": 0.3, "feature_bound": 3, "benign": 0.01,
+}  # fmt: skip
 CC = AFT | {"parts": "all", "tau": 4, "rule": "centred", "compression": None}
 SEEN5, SEEN10, SEEN1 = ({"ratio": ratio} for ratio in (0.05, 0.1, 0.01))
 
@@ -277,6 +282,8 @@ TABLE = [
     ("none", "cifar10", "fp", FP, {}),
     ("none", "cifar10", "rnp", RNP, {}),
     ("none", "cifar10", "bnp", BNP, {}),
+    ("none", "cifar10", "pam", PAM, {}),  # the authors' code, and BTI-DBF's
+    ("unibp", "cifar10", "pam", PAM, SEEN10),  # no baseline of its own
     # what suits the digits gives way to what a paper says
     ("bb", "digits", "anp", ANP_BB, SEEN5),
     ("gic", "digits", "ft", FT_BB, SEEN5),

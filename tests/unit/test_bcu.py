@@ -2,6 +2,7 @@ from copy import deepcopy
 from math import sqrt
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 import torchvision
@@ -149,21 +150,39 @@ def test_unreachable_share_is_refused():
         defense(head=0.0, target_overall=1.0).ratios(Tiny())
 
 
-def test_reinitialisation_is_element_wise_and_leaves_batch_norm():
+@pytest.mark.parametrize(
+    ("architecture", "options"),
+    [
+        ("resnet18", {"channels": [8, 16, 32, 64]}),
+        ("vgg11_bn", {"mlp_ratio": 1 / 64}),
+        ("densenet121", {"growth_rate": 8, "block_config": (2, 2, 2, 2)}),
+        ("mobilenetv3_small_050", {}),
+    ],
+)
+def test_reinitialisation_is_element_wise_and_leaves_batch_norm(architecture, options):
     torch.manual_seed(0)
-    teacher, fresh = cifar_resnet18().state_dict(), cifar_resnet18().state_dict()
-    ratios = defense(CIFAR).ratios(cifar_resnet18())
+    model, twin = (timm.create_model(architecture, num_classes=10, **options) for _ in range(2))
+    fresh = twin.state_dict()
+    teacher = {name: value + 1 for name, value in model.state_dict().items()}  # nothing is as drawn
+    norms = {
+        f"{path}.{entry}"
+        for path, module in model.named_modules()
+        if isinstance(module, nn.BatchNorm2d)
+        for entry in module.state_dict()
+    }
+    ratios = defense(CIFAR).ratios(model)
+    assert ratios.keys() | norms == teacher.keys()
     mixed = reinitialised(teacher, fresh, ratios, 0)
     for name, ratio in ratios.items():
         kept = mixed[name] == teacher[name]
         assert (kept | (mixed[name] == fresh[name])).all()
         n = kept.numel()
         assert abs((~kept).sum().item() - n * ratio) <= 4 * sqrt(n * ratio * (1 - ratio)) + 1
-    assert all(torch.equal(mixed[n], teacher[n]) for n in teacher if n not in ratios)
-    none = reinitialised(teacher, fresh, dict.fromkeys(ratios, 0.0), 0)
-    assert all(torch.equal(none[n], teacher[n]) for n in teacher)
     every = reinitialised(teacher, fresh, dict.fromkeys(ratios, 1.0), 0)
     assert all(torch.equal(every[n], fresh[n]) for n in ratios)
+    assert all(torch.equal(state[n], teacher[n]) for n in norms for state in (mixed, every))
+    none = reinitialised(teacher, fresh, dict.fromkeys(ratios, 0.0), 0)
+    assert all(torch.equal(none[n], teacher[n]) for n in teacher)
 
 
 def test_temperature_and_divergence():

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from backdoor_lab.aux_data import AuxiliarySet
+from backdoor_lab.defenses import Chain
 from backdoor_lab.defenses.cc import CC
 from backdoor_lab.defenses.cc.low_rank import Spectrum, smallest, threshold_for
 from backdoor_lab.errors import ConfigError
@@ -186,6 +187,31 @@ def test_tuning_alone_scales_nothing(engine, spec, model):
     purified = small.purify(deepcopy(model), NOTHING)
     assert parameters(purified) <= parameters(model) / 2
     assert "scaled" not in small.details
+
+
+def plain():
+    """Two convolutions without BatchNorm."""
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Conv2d(3, 24, 3), nn.ReLU(), nn.Conv2d(24, 48, 3), nn.ReLU())
+    return nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(48, 10)).eval()
+
+
+def test_scaling_alone_does_without_batch_norm(engine, spec):
+    model = plain()
+    defense = cc(engine, spec, model, parts="scaling_only", tau=1.0)
+    Chain((defense,)).check_model(model)
+    purified = defense.purify(deepcopy(model), NOTHING)
+    assert changed(model, purified) == {"0.0.weight", "0.2.weight"}
+    assert defense.details["scaled"] > 0
+
+
+@pytest.mark.parametrize("parts", ["all", "finetune_only"])
+def test_what_ends_with_aft_is_refused_without_batch_norm(engine, spec, parts):
+    model = plain()
+    for compression in (None, 1.1):
+        defense = cc(engine, spec, model, parts=parts, compression=compression)
+        with pytest.raises(ConfigError, match="BatchNorm, but defense=cc works on it"):
+            Chain((defense,)).check_model(model)
 
 
 def test_values_reach_it_from_the_command_line_and_bad_ones_are_refused(config):

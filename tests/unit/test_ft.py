@@ -1,6 +1,7 @@
 """Fine-tuning, and the two controls made of it."""
 
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -15,7 +16,8 @@ from backdoor_lab.defenses.ft_matched import FTMatched
 from backdoor_lab.defenses.ft_tuned import FTTuned, strongest
 from backdoor_lab.errors import ConfigError, DivergedError
 from backdoor_lab.run.parts import Parts
-from tests.tiny import SPEC, tiny_aux
+from backdoor_lab.training import sgd
+from tests.tiny import SPEC, drawn_tiny, tiny_aux
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,21 @@ def test_a_patience_takes_the_place_of_the_cosine():
 def test_a_patience_goes_through_a_training(tiny, aux, engine):
     purified = attached(FT(2, 0.01, 0.9, 5e-4, 8, None, 0), engine).purify(tiny, aux)
     assert purified.body[1].num_batches_tracked == 10
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.01])
+def test_without_a_rate_and_with_batch_norm_in_eval_mode_nothing_changes(aux, engine, rate):
+    """A rate of 0 is no value of `ft`; at any other all weights change, and statistics do not."""
+    model = drawn_tiny()
+    before = deepcopy(model.state_dict())
+    for norm in (model.body[1], model.body[4]):
+        norm.frozen = True
+    ft = attached(FT(2, 0.01, 0.9, 5e-4, 8, None), engine)
+    ft.recipe = replace(ft.recipe, optimizer=lambda weights, lr: sgd(0.9, 5e-4)(weights, lr=rate))
+    after = ft.purify(model, aux).state_dict()
+    changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    assert before.keys() == after.keys()
+    assert changed == ({name for name, _ in model.named_parameters()} if rate else set())
 
 
 @pytest.mark.parametrize("like", ["unibp", "unibp_random", "ft", "bcu", "pam"])

@@ -27,7 +27,8 @@ class CC(AFT):
     """Scales the convolutions' rank components, truncates them to a budget, then runs AFT.
 
     Args:
-        parts: `all`, or one of the two halves: `scaling_only`, `finetune_only`.
+        parts: `all`, or one of the two halves: `scaling_only`, for which a model needs no
+            BatchNorm, and `finetune_only`.
         tau: normalised singular value above which a component shrinks.
         rule: what it shrinks to: `centred`, `clipped` or `raw`.
         compression: parameters of the victim, in those of the purified model; None: as many.
@@ -47,6 +48,7 @@ class CC(AFT):
         self.parts, self.tau, self.factors = parts, tau, RULES[rule]
         self.compression = compression
         self.keeps_architecture = compression is None
+        self.needs_batch_norm = parts != "scaling_only"
 
     def check_model(self, model: nn.Module) -> None:
         super().check_model(model)
