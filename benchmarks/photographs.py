@@ -40,7 +40,7 @@ PARTS = {
     ],
     "beside": [
         [f"defense={SOME}", "aux=external"],
-        ["defense=ft", "aux=external", "calibration=none,gic"],
+        ["defense=ft", "aux=external", "calibration=none,gic", "seed=0,1"],
         [f"defense={SOME}", "aux=reserved", "seed=1"],
         ["defense=cc", "aux=none", "seed=1"],
     ],
