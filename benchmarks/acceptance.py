@@ -18,12 +18,11 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterable
-from datetime import date
 from pathlib import Path
 
 from backdoor_lab.config import ROOT
 from backdoor_lab.records import Record, collect, mean_sd
-from benchmarks.common import MEANS, data_free, machines, markdown, means, names, remarks
+from benchmarks.common import MEANS, data_free, machines, markdown, means, names, write_page
 from benchmarks.kept import kept
 
 ATTACKS = "attack=badnets,wanet,sig"
@@ -97,19 +96,17 @@ def main() -> None:
     found = [
         record for record in collect(outputs).values() if belongs(record, TABLES[chosen.table])
     ]
-    text = [
-        f"# {chosen.dataset}: defenses and their controls",
+    write_page(
+        Path(__file__).with_name(f"{chosen.table}_{chosen.dataset}.md"),
+        f"{chosen.dataset}: defenses and their controls",
         "Mean ± standard deviation over n seeds, percent; `target` and `worst` are the accuracy on "
         "clean images of the target class and of the worst class: an ASR that fell because a class "
         "was forgotten is no purification. Seconds are the defense's own; MB is the resident "
         "memory of the whole process at most meanwhile, with what earlier cells left in it.",
-        f"Made on {date.today()} by `python -m benchmarks.acceptance --table {chosen.table} "
-        f"--dataset {chosen.dataset} --seeds {chosen.seeds}`, on {machines(found)}.",
+        f"`python -m benchmarks.acceptance --table {chosen.table} --dataset {chosen.dataset} "
+        f"--seeds {chosen.seeds}`, on {machines(found)}",
         table(found),
-    ]
-    file = Path(__file__).with_name(f"{chosen.table}_{chosen.dataset}.md")
-    text[-1:-1] = remarks(file)
-    file.write_text("\n\n".join(text) + "\n")
+    )
 
 
 def belongs(record: Record, grids: list[list[str]]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import cast
 
@@ -63,6 +64,20 @@ def means(found: Sequence[Record]) -> list[str]:
     victims = [mean_sd([getattr(one.victim, rate) for one in found]) for rate in rates]
     purified = [mean_sd([getattr(one.purified, rate) for one in found]) for rate in (*rates, "der")]
     return [str(len(found)), *victims, *purified]
+
+
+def write_page(file: Path, title: str, about: str, made: str, *blocks: str) -> None:
+    """Write a page of tables, and leave on it what was remarked by hand.
+
+    Args:
+        file: of the page.
+        title: its first line.
+        about: what the figures are.
+        made: by which command, and on what.
+        blocks: the tables, and what follows them.
+    """
+    head = [f"# {title}", about, f"Made on {date.today()} by {made}."]
+    file.write_text("\n\n".join([*head, *remarks(file), *blocks]) + "\n")
 
 
 def remarks(file: Path) -> list[str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping
-from datetime import date
 from pathlib import Path
 from statistics import median
 
@@ -23,7 +22,7 @@ from backdoor_lab.papers import printed
 from backdoor_lab.records import Cost
 from backdoor_lab.run.building import build
 from backdoor_lab.training import Engine
-from benchmarks.common import composed, machine, markdown, remarks
+from benchmarks.common import composed, machine, markdown, write_page
 from benchmarks.noise import SPEC
 
 MODELS = ["resnet18", "preact_resnet18", "preact_resnet18_narrow"]
@@ -34,7 +33,6 @@ WAYS = {
     "cc 4x": ["defense=cc", "defense.compression=4", "defense.parts=scaling_only"],
     "clp 2x": ["defense=clp", "defense.compression=2"],
 }
-PAGE = Path(__file__).with_suffix(".md")
 HEADS = (
     "model", "precision", "", "parameters, M", "ratio", "FLOPs, M", "ratio", "ms for 64 images",
     "ratio", "printed (resnet18)",
@@ -97,17 +95,15 @@ def main() -> None:
     rows = [
         row for name in MODELS for engine in engines for row in lines(name, engine, chosen.rounds)
     ]
-    text = [
-        "# Compression: what a smaller model costs",
+    write_page(
+        Path(__file__).with_suffix(".md"),
+        "Compression: what a smaller model costs",
         "Fresh weights, images of 32 pixels; latency is the median of rounds in which the models "
         "took turns, and its ratio to the dense model's the median (least to largest) over them. "
         "Printed: C&C's Table 2, ResNet18 on its GPU.",
-        f"Made on {date.today()} by `python -m benchmarks.compression --rounds {chosen.rounds}`, "
-        f"on {machine()}.",
-        *remarks(PAGE),
+        f"`python -m benchmarks.compression --rounds {chosen.rounds}`, on {machine()}",
         markdown(HEADS, rows),
-    ]
-    PAGE.write_text("\n\n".join(text) + "\n")
+    )
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from datetime import date
 from pathlib import Path
 
 from scipy import stats
@@ -25,7 +24,7 @@ from backdoor_lab.evaluation.scores import Scores, defense_effectiveness
 from backdoor_lab.papers import Printed, printed
 from backdoor_lab.records import Record, collect
 from backdoor_lab.reports.table import percent, rate
-from benchmarks.common import data_free, machines, markdown, names, remarks
+from benchmarks.common import data_free, machines, markdown, names, write_page
 from benchmarks.kept import kept
 
 ATTACKS = "badnets,blended,wanet,sig"
@@ -45,7 +44,6 @@ PARTS = {
         ["defense=cc", "aux=none", "seed=1"],
     ],
 }
-PAGE = Path(__file__).with_suffix(".md")
 PRINTED: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("unibp", "1", {"aux_ratio": "0.1"}), ("cc", "3", {}), ("bcu", "1", {"variant": ""}),
 )  # fmt: skip
@@ -127,16 +125,17 @@ def correlation(pairs: Sequence[tuple[float, float]]) -> str:
     )
 
 
-def report(records: Sequence[Record]) -> str:
-    """The page: what it is, the table, the correlation."""
+def report(records: Sequence[Record]) -> None:
+    """Write the page: what it is, the table, the correlation."""
     lines, pairs = [], []
     for record in sorted(records, key=lambda one: (one.seed, *one.choices.values())):
         line, pair = row(record)
         lines.append(line)
         if pair and record.seed == 0 and record.choices["aux"] in ("reserved", "none"):
             pairs.append(pair)
-    text = [
-        "# Photographs: every defense beside what the papers print",
+    write_page(
+        Path(__file__).with_suffix(".md"),
+        "Photographs: every defense beside what the papers print",
         "A small model on JPEGs, no replication: CIFAR-10's 47,500 training images (2,500 are kept "
         "apart for the defender) and 10,000 test images went through JPEG of quality 75; "
         "PreAct-ResNet18 of width 16, 12 epochs; lengths of the defenses as `size=small` says. "
@@ -144,14 +143,11 @@ def report(records: Sequence[Record]) -> str:
         "the worst class. Printed: UniBP's Table 1 at 10% (the defender here has 5%), else C&C's "
         "Table 3, else BCU's Table 1, none of which has images of another source. "
         "One seed a row: no spread, no claim.",
-        f"Made on {date.today()} by `python -m benchmarks.photographs --data DIR`, and again with "
-        f"`--part beside`, on {machines(records)}; other work shared the machines, so that seconds "
-        "are upper bounds.",
-        *remarks(PAGE),
+        f"`python -m benchmarks.photographs --data DIR`, and again with `--part beside`, on "
+        f"{machines(records)}; other work shared the machines, so that seconds are upper bounds",
         markdown(HEADS, lines),
         correlation(pairs),
-    ]
-    return "\n\n".join(text) + "\n"
+    )
 
 
 def main() -> None:
@@ -169,7 +165,7 @@ def main() -> None:
             command = [sys.executable, "run.py", "-m", attacks, *grid, *common, *more]
             subprocess.run(command, cwd=ROOT, check=False)  # what failed is told, and left out
     found = [one for one in collect(chosen.outputs / "runs").values() if one.purified]
-    PAGE.write_text(report(found))
+    report(found)
 
 
 if __name__ == "__main__":

@@ -16,13 +16,12 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterable
-from datetime import date
 from pathlib import Path
 
 from backdoor_lab.config import ROOT
 from backdoor_lab.records import Record, read_record
 from backdoor_lab.records.record import RESULT
-from benchmarks.common import MEANS, machines, markdown, means, remarks
+from benchmarks.common import MEANS, machines, markdown, means, write_page
 from benchmarks.kept import kept
 from benchmarks.photographs import overrides
 
@@ -64,20 +63,17 @@ def main() -> None:
             subprocess.run([sys.executable, "run.py", "-m", *one, *grid], cwd=ROOT, check=True)
     found = [read_record(file.parent) for file in sorted((outputs / "runs").rglob(RESULT))]
     records = [one for one in found if one and one.victim and one.purified]
-    page = Path(__file__).with_name(f"readings_{name}.md")
-    text = [
-        f"# {name}: readings of UniBP",
+    seeds = ",".join(map(str, sorted({one.seed for one in records})))
+    write_page(
+        Path(__file__).with_name(f"readings_{name}.md"),
+        f"{name}: readings of UniBP",
         "Mean ± standard deviation over n seeds, percent; `target` and `worst` are accuracies on "
         "clean images of the target class and of the worst class. What no setting names is as the "
         f"data set and `conf/defense` say. Seeds from {CHOSE} up chose the default.",
-        f"Made on {date.today()} by `python -m benchmarks.readings"
-        f"{' --data DIR' if chosen.data else f' --dataset {name}'}` with "
-        f"`--seeds {','.join(map(str, sorted({one.seed for one in records})))}`, "
-        f"on {machines(records)}.",
-        *remarks(page),
+        f"`python -m benchmarks.readings{' --data DIR' if chosen.data else f' --dataset {name}'}` "
+        f"with `--seeds {seeds}`, on {machines(records)}",
         table(records),
-    ]
-    page.write_text("\n\n".join(text) + "\n")
+    )
 
 
 if __name__ == "__main__":

@@ -15,16 +15,14 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterable
-from datetime import date
 from pathlib import Path
 
 from backdoor_lab.config import ROOT
 from backdoor_lab.records import Record, collect, mean_sd
-from benchmarks.common import machines, markdown, remarks
+from benchmarks.common import machines, markdown, write_page
 from benchmarks.kept import kept
 
 OUTPUTS = ROOT / "outputs" / "relearning_mnist"
-PAGE = Path(__file__).with_name("relearning_mnist.md")
 GRID = [
     "attack=badnets", "defense=ft,ft_sam,fp,nad,mcr,fst,sau,tsbd,bnp,unibp", "aux=reserved",
     "dataset=mnist", "evaluation.relearn=5", "pictures=false", "keep_model=false",
@@ -64,18 +62,16 @@ def main() -> None:
         if not chosen.table_only:
             subprocess.run([*command, f"paths.outputs={OUTPUTS}"], cwd=ROOT, check=True)
     found = [one for one in collect(OUTPUTS).values() if one.purified and one.relearned]
-    text = [
-        "# mnist: ASR after re-learning",
+    write_page(
+        Path(__file__).with_name("relearning_mnist.md"),
+        "mnist: ASR after re-learning",
         "Mean ± standard deviation over n seeds, percent. First what a defense left of badnets, "
         "then ACC and ASR of each model after 40 steps on 1,000 training images, five of which "
         "carry the trigger: `clean` never had a backdoor, `exact` is the victim tuned on triggered "
         "images under their true labels. Only an ASR above both shows that a backdoor was hidden.",
-        f"Made on {date.today()} by `python -m benchmarks.relearning --seeds {chosen.seeds}`, "
-        f"on {machines(found)}.",
-        *remarks(PAGE),
+        f"`python -m benchmarks.relearning --seeds {chosen.seeds}`, on {machines(found)}",
         table(found),
-    ]
-    PAGE.write_text("\n\n".join(text) + "\n")
+    )
 
 
 if __name__ == "__main__":

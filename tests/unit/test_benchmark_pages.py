@@ -1,6 +1,6 @@
 """A page with a table: what computed it, and what was written on it by hand."""
 
-from benchmarks.common import machines, remarks
+from benchmarks.common import machines, remarks, write_page
 from tests.records import record
 
 HEAD = "# title\n\nwhat the columns are\n\nMade on a day.\n\n"
@@ -14,6 +14,17 @@ def test_remarks_are_what_stands_between_head_and_table(tmp_path):
     assert remarks(page) == ["It says:", "- this\n- that"]
     page.write_text(HEAD + TABLE)
     assert remarks(page) == []
+
+
+def test_a_page_that_is_made_again_keeps_its_remarks(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(f"{HEAD}It says: this\n\n{TABLE}")
+    write_page(page, "another title", "columns", "`a command`", "| b |\n| - |", "the end")
+    first, about, made, *rest = page.read_text().split("\n\n")
+    assert (first, about) == ("# another title", "columns")
+    assert made.startswith("Made on 2")
+    assert made.endswith(" by `a command`.")
+    assert rest == ["It says: this", "| b |\n| - |", "the end\n"]
 
 
 def test_machines_are_counted_as_the_records_tell_them():
