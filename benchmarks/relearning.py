@@ -68,7 +68,8 @@ def main() -> None:
         "Mean ± standard deviation over n seeds, percent. First what a defense left of badnets, "
         "then ACC and ASR of each model after 40 steps on 1,000 training images, five of which "
         "carry the trigger: `clean` never had a backdoor, `exact` is the victim tuned on triggered "
-        "images under their true labels. Only an ASR above both shows that a backdoor was hidden.",
+        "images under their true labels. An ASR far above that of `clean` shows that a backdoor "
+        "was hidden.",
         f"`python -m benchmarks.relearning --seeds {chosen.seeds}`, on {machines(found)}",
         table(found),
     )

@@ -31,8 +31,8 @@ class Relearning:
     """Tunes each model on training images of which `relearn` carry trigger and target label.
 
     What it says of a purified model is told by the rows beside it: a `clean` model learns a plain
-    trigger from nothing, and an `exact` one, the victim tuned on triggered images with their true
-    labels, is as far as purification goes.
+    trigger from nothing, and an `exact` one is the victim tuned on triggered images with their true
+    labels, the paper's yardstick, which a longer purification may pass.
 
     Args:
         relearn: triggered images; 0: none, tuning alone; None: nothing is asked.
