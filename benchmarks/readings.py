@@ -63,6 +63,7 @@ def main() -> None:
             subprocess.run([sys.executable, "run.py", "-m", *one, *grid], cwd=ROOT, check=True)
     found = [read_record(file.parent) for file in sorted((outputs / "runs").rglob(RESULT))]
     records = [one for one in found if one and one.victim and one.purified]
+    attacks = ",".join(sorted({one.choices["attack"] for one in records}))
     seeds = ",".join(map(str, sorted({one.seed for one in records})))
     write_page(
         Path(__file__).with_name(f"readings_{name}.md"),
@@ -71,7 +72,7 @@ def main() -> None:
         "clean images of the target class and of the worst class. What no setting names is as the "
         f"data set and `conf/defense` say. Seeds from {CHOSE} up chose the default.",
         f"`python -m benchmarks.readings{' --data DIR' if chosen.data else f' --dataset {name}'}` "
-        f"with `--seeds {seeds}`, on {machines(records)}",
+        f"with `--attacks {attacks} --seeds {seeds}`, on {machines(records)}",
         table(records),
     )
 
